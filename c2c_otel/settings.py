@@ -1,0 +1,509 @@
+"""Every knob of the distribution: one row each, read once, frozen.
+
+A row gives the environment variable (which wins where it is present and not empty), the ini key, how the
+text is decoded, the default and what it does. Nothing else in the project reads the environment; the
+reference in ``docs/settings.md`` and ``c2c-otel config`` are made from these rows.
+
+>>> Settings.load({"STATSD_ADDRESS": "127.0.0.1:8125"}, {"c2c.statsd_prefix": "shop"}).statsd_prefix
+'shop'
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+__all__ = ["Address", "ConfigurationError", "Row", "Settings", "rows"]
+
+
+class ConfigurationError(ValueError):
+    """A setting that cannot be used. The message has its name, its value, what was expected, and what to do."""
+
+    def __init__(self, name: str, value: object, expected: str, remedy: str = "") -> None:
+        self.name, self.value, self.expected = name, value, expected
+        self.remedy = remedy or "Correct it or remove it."
+        super().__init__(f"{name} is {value!r}; expected {expected}. {self.remedy}")
+
+
+class Address(NamedTuple):
+    """Where a collector listens: a name or an IPv4 or IPv6 address, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Row(NamedTuple):
+    """One knob, as the reference shows it."""
+
+    name: str
+    env: str
+    ini: str | None
+    expected: str
+    default: Any
+    help: str
+    secret: bool
+    planned: bool
+
+
+# A decoder takes the text and raises ValueError; the row it stands in says what was expected.
+_ON = frozenset({"1", "true", "t", "yes", "y", "on"})
+_OFF = frozenset({"0", "false", "f", "no", "n", "off"})
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _flag(value: str) -> bool:
+    word = value.strip().lower()
+    if word in _ON:
+        return True
+    if word in _OFF:
+        return False
+    raise ValueError(value)
+
+
+def _base_path(value: str) -> str:
+    path = value.strip().rstrip("/")
+    if path and not path.startswith("/") or any(c in path for c in "{}*?# "):
+        raise ValueError(value)
+    return path
+
+
+def _seconds(value: str) -> float:
+    number = float(value)
+    if not 0 < number < float("inf"):
+        raise ValueError(value)
+    return number
+
+
+def _port(value: str) -> int:
+    number = int(value)
+    if not 0 <= number <= 65535:
+        raise ValueError(value)
+    return number
+
+
+def _count(value: str) -> int:
+    number = int(value)
+    if number < 1:
+        raise ValueError(value)
+    return number
+
+
+def _natural(value: str) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError(value)
+    return number
+
+
+def _address(value: str) -> Address:
+    host, separator, port = value.strip().rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if not separator or not host or set(host) & set(" /[]@"):
+        raise ValueError(value)
+    return Address(host, _port(port))
+
+
+def _level(value: str) -> str:
+    name = value.strip().upper()
+    if name not in logging.getLevelNamesMapping():
+        raise ValueError(value)
+    return name
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def decode(value: str) -> str:
+        word = value.strip().lower()
+        if word not in choices:
+            raise ValueError(value)
+        return word
+
+    return decode
+
+
+def _header(value: str) -> str:
+    name = value.strip()
+    if not name or not all(c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in name):
+        raise ValueError(value)
+    return name
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+_EXPECTED: Mapping[Callable[[str], Any], str] = {
+    _text: "text",
+    _flag: "one of 1, true, yes, on, 0, false, no, off",
+    _base_path: "a path that starts with '/', or nothing",
+    _seconds: "a number of seconds greater than 0",
+    _port: "a port number, 0 to 65535",
+    _count: "an integer of 1 or more",
+    _natural: "an integer of 0 or more",
+    _address: "host:port ([address]:port for IPv6)",
+    _level: "a logging level such as DEBUG, INFO, WARNING, ERROR",
+    _header: "the name of an HTTP header",
+    _names: "names with commas between them",
+    Path: "a path",
+}
+
+
+def _row(  # the one way to declare a knob; Any, because a dataclass field stands for its value
+    env: str,
+    ini: str | None,
+    decode: Callable[[str], Any],
+    default: Any,
+    help: str,
+    *,
+    expected: str = "",
+    secret: bool = False,
+    planned: bool = False,
+) -> Any:
+    metadata = {
+        "env": env,
+        "ini": ini,
+        "decode": decode,
+        "help": help,
+        "expected": expected or _EXPECTED[decode],
+        "secret": secret,
+        "planned": planned,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _family(env: str, help: str, *, secret: bool = False, planned: bool = False) -> Any:
+    """A family of variables ``{env}NAME``; the value is a mapping from the lower-cased name to the text."""
+    metadata = {
+        "env": f"{env}*",
+        "ini": None,
+        "decode": _text,
+        "help": help,
+        "expected": "text",
+        "secret": secret,
+        "planned": planned,
+    }
+    return dataclasses.field(default_factory=lambda: MappingProxyType({}), metadata=metadata)
+
+
+def _default_runtime_dir() -> Path:
+    return Path(tempfile.gettempdir()) / f"c2c-otel-{os.getuid()}"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The decoded settings of one process. Make one with `load`; tests may name fields directly."""
+
+    # The service and its views
+    base_path: str = _row(
+        "C2C_BASE_PATH", "c2c.base_path", _base_path, "/c2c", "Prefix of every view except /metrics."
+    )
+    secret: str | None = _row(
+        "C2C_SECRET", "c2c.secret", _text, None, "Opens the protected views.", secret=True, planned=True
+    )
+    auto_include: bool = _row(
+        "C2C_AUTO_INCLUDE",
+        None,
+        _flag,
+        True,
+        "Under the launcher, /metrics and the open views are added to every Pyramid application.",
+    )
+    config_file: Path = _row(
+        "C2CWSGIUTILS_CONFIG", None, Path, Path("/app/production.ini"), "The ini file of the runner.", planned=True
+    )
+    versions_file: Path = _row(
+        "C2C_VERSIONS_FILE",
+        "c2c.versions_file",
+        Path,
+        Path("/app/versions.json"),
+        "What {base}/versions.json shows; no file, no route.",
+    )
+    log_view_enabled: bool = _row(
+        "C2C_LOG_VIEW_ENABLED", "c2c.log_view_enabled", _flag, False, "Serve logging/level.", planned=True
+    )
+    db_maintenance_view_enabled: bool = _row(
+        "C2C_DB_MAINTENANCE_VIEW_ENABLED",
+        "c2c.db_maintenance_view_enabled",
+        _flag,
+        False,
+        "Serve db/maintenance.",
+        planned=True,
+    )
+    sql_profiler_enabled: bool = _row(
+        "C2C_SQL_PROFILER_ENABLED", "c2c.sql_profiler_enabled", _flag, False, "Serve sql_profiler.", planned=True
+    )
+    debug_view_enabled: bool = _row(
+        "C2C_DEBUG_VIEW_ENABLED", "c2c.debug_view_enabled", _flag, False, "Serve debug/*.", planned=True
+    )
+    enable_exception_handling: bool = _row(
+        "C2C_ENABLE_EXCEPTION_HANDLING",
+        "c2c.enable_exception_handling",
+        _flag,
+        False,
+        "Answer errors as JSON.",
+        planned=True,
+    )
+    development: bool = _row(
+        "DEVELOPMENT", "c2c.development", _flag, False, "Show error details to every client.", planned=True
+    )
+
+    # Requests
+    request_id_header: str | None = _row(
+        "C2C_REQUEST_ID_HEADER",
+        "c2c.request_id_header",
+        _header,
+        None,
+        "One more header that may bring a request id; it is tried first, and sent with outgoing calls.",
+    )
+    trace_context: str = _row(
+        "C2C_TRACE_CONTEXT",
+        "c2c.trace_context",
+        _one_of("accept", "ignore"),
+        "accept",
+        "Whether a request joins the trace its headers name. At a public edge: ignore.",
+        expected="accept or ignore",
+    )
+    requests_default_timeout: float | None = _row(
+        "C2C_REQUESTS_DEFAULT_TIMEOUT",
+        "c2c.requests_default_timeout",
+        _seconds,
+        None,
+        "Timeout of outgoing calls that name none, in seconds; unset, each call site is warned about once.",
+    )
+    sql_request_id: bool = _row(
+        "C2C_SQL_REQUEST_ID",
+        "c2c.sql_request_id",
+        _flag,
+        False,
+        "Give PostgreSQL the request id as application_name.",
+    )
+    track_redis: bool = _row(
+        "C2C_TRACK_REDIS", "c2c.track_redis", _flag, True, "Spans and timers for Redis commands."
+    )
+
+    # Measurements
+    stats_view: bool = _row("STATS_VIEW", "c2c.stats_view", _flag, False, "Serve {base}/stats.json.")
+    statsd_address: Address | None = _row(
+        "STATSD_ADDRESS", "c2c.statsd_address", _address, None, "The statsd server (UDP)."
+    )
+    statsd_prefix: str = _row(
+        "STATSD_PREFIX", "c2c.statsd_prefix", _text, "", "Put before every statsd name; a '.' is added."
+    )
+    statsd_use_tags: bool = _row(
+        "STATSD_USE_TAGS", "c2c.statsd_use_tags", _flag, False, "Automatic metrics have tags, not long names."
+    )
+    statsd_tags: Mapping[str, str] = _family("STATSD_TAG_", "A tag on every statsd line.")
+    metrics_max_series: int = _row(
+        "C2C_METRICS_MAX_SERIES",
+        "c2c.metrics_max_series",
+        _count,
+        2000,
+        "Series of one metric; what comes later is counted in one overflow series.",
+    )
+    prometheus_port: int | None = _row(
+        "OTEL_EXPORTER_PROMETHEUS_PORT", None, _port, None, "Serve /metrics on this port too, shared by the workers."
+    )
+    prometheus_host: str = _row(
+        "OTEL_EXPORTER_PROMETHEUS_HOST", None, _text, "127.0.0.1", "The address of that port."
+    )
+    runtime_dir: Path = _row(
+        "C2C_RUNTIME_DIR",
+        "c2c.runtime_dir",
+        Path,
+        None,
+        "Where the workers of a service share metrics and state; default c2c-otel-{uid} in the temporary directory.",
+    )
+    service_id: str | None = _row(
+        "C2C_SERVICE_ID",
+        None,
+        _text,
+        None,
+        "Which run of a service this process belongs to; the launcher sets it, so that an upgrade by USR2 continues.",
+    )
+
+    # Logs
+    log_type: tuple[str, ...] | None = _row(
+        "LOG_TYPE",
+        None,
+        _names,
+        None,
+        "json: JSON lines on stdout; console: text on stderr; logstash: @cee JSON by UDP. An ini file may use it too.",
+    )
+    log_level: str | None = _row("LOG_LEVEL", None, _level, None, "Level of the root logger.")
+    other_log_level: str | None = _row(
+        "OTHER_LOG_LEVEL", None, _level, None, "Level of the root logger where LOG_LEVEL is not set."
+    )
+    log_host: str = _row("LOG_HOST", None, _text, "localhost", "Where @cee lines are sent.")
+    log_port: int = _row("LOG_PORT", None, _port, 514, "The UDP port there.")
+    sql_log_level: str | None = _row("SQL_LOG_LEVEL", None, _level, None, "Level of the logger sqlalchemy.engine.")
+    gunicorn_log_level: str | None = _row(
+        "GUNICORN_LOG_LEVEL", None, _level, None, "Level of the logger gunicorn.error."
+    )
+
+    # Redis and broadcast
+    redis_url: str | None = _row(
+        "C2C_REDIS_URL", "c2c.redis_url", _text, None, "The Redis server.", secret=True, planned=True
+    )
+    redis_sentinels: str | None = _row(
+        "C2C_REDIS_SENTINELS", "c2c.redis_sentinels", _text, None, "Sentinels, host:port,host:port.", planned=True
+    )
+    redis_servicename: str | None = _row(
+        "C2C_REDIS_SERVICENAME", "c2c.redis_servicename", _text, None, "The sentinels' service.", planned=True
+    )
+    redis_db: int | None = _row(
+        "C2C_REDIS_DB", "c2c.redis_db", _natural, None, "Database number behind sentinels.", planned=True
+    )
+    redis_options: str | None = _row(
+        "C2C_REDIS_OPTIONS", "c2c.redis_options", _text, None, "Client options, key=value,...", planned=True
+    )
+    broadcast_prefix: str = _row(
+        "C2C_BROADCAST_PREFIX", "c2c.broadcast_prefix", _text, "broadcast_api_", "Channel prefix.", planned=True
+    )
+
+    # Sentry
+    sentry_url: str | None = _row(
+        "SENTRY_URL", "c2c.sentry_url", _text, None, "The project's DSN.", secret=True, planned=True
+    )
+    sentry_level: str = _row(
+        "SENTRY_LEVEL", "c2c.sentry_level", _level, "ERROR", "Records of this level become events.", planned=True
+    )
+    sentry_excludes: str = _row(
+        "SENTRY_EXCLUDES", "c2c.sentry.excludes", _text, "sentry_sdk", "Loggers left out.", planned=True
+    )
+    sentry_client: Mapping[str, str] = _family("SENTRY_CLIENT_", "Arguments of sentry_sdk.init.", planned=True)
+    sentry_tags: Mapping[str, str] = _family("SENTRY_TAG_", "Tags of every event.", planned=True)
+    git_hash: str | None = _row("GIT_HASH", "c2c.git_hash", _text, None, "The release.", planned=True)
+
+    # Commands
+    gunicorn_params: str = _row(
+        "GUNICORN_PARAMS",
+        None,
+        _text,
+        "-b :8080 --worker-class gthread --threads 10 --workers 5 --max-requests 1000 --max-requests-jitter 50",
+        "Arguments of gunicorn in c2c-otel-run.",
+        planned=True,
+    )
+    profiler_path: str = _row(
+        "C2C_PROFILER_PATH", "c2c.profiler_path", _text, "", "Path of the profiler page.", planned=True
+    )
+    profiler_modules: str = _row(
+        "C2C_PROFILER_MODULES", "c2c.profiler_modules", _text, "", "Packages in its pie chart.", planned=True
+    )
+    coverage: bool = _row("COVERAGE", None, _flag, False, "Write coverage to /tmp/coverage/api.", planned=True)
+    es_url: str | None = _row("ES_URL", None, _text, None, "Elasticsearch of c2c-otel-check-es.", planned=True)
+    es_indexes: str | None = _row("ES_INDEXES", None, _text, None, "Its indexes.", planned=True)
+    es_auth: str | None = _row("ES_AUTH", None, _text, None, "Its credentials.", secret=True, planned=True)
+    es_filters: str | None = _row("ES_FILTERS", None, _text, None, "Filters, name=value,...", planned=True)
+    log_timeout: float | None = _row("LOG_TIMEOUT", None, _seconds, None, "Longest round trip.", planned=True)
+
+    # OpenTelemetry's own, where we give them a default or act on them; the SDK reads all others itself
+    service_name: str | None = _row(
+        "OTEL_SERVICE_NAME", None, _text, None, "service.name of the resource, and whose stored state is used."
+    )
+    traces_exporter: tuple[str, ...] | None = _row(
+        "OTEL_TRACES_EXPORTER", None, _names, None, "Default: otlp where an OTLP endpoint is set, else none."
+    )
+    metrics_exporter: tuple[str, ...] | None = _row(
+        "OTEL_METRICS_EXPORTER", None, _names, None, "Default: otlp where an OTLP endpoint is set, else none."
+    )
+    logs_exporter: tuple[str, ...] | None = _row(
+        "OTEL_LOGS_EXPORTER", None, _names, None, "Default: otlp where an OTLP endpoint is set, else none."
+    )
+    sdk_disabled: bool = _row("OTEL_SDK_DISABLED", None, _flag, False, "Turn all telemetry off.")
+
+    sources: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: MappingProxyType({}), repr=False, compare=False
+    )
+    """Where each value that is not a default came from: name of the field to ``environment`` or ``ini``."""
+
+    def __post_init__(self) -> None:
+        if self.runtime_dir is None:
+            object.__setattr__(self, "runtime_dir", _default_runtime_dir())
+
+    @classmethod
+    def load(
+        cls, environ: Mapping[str, str] | None = None, ini: Mapping[str, Any] | None = None
+    ) -> Settings:
+        """Decode the environment (``os.environ`` where None) and the ini keys of an application.
+
+        Raises `ConfigurationError` for the first value that cannot be decoded.
+        """
+        environ = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        sources: dict[str, str] = {}
+        for field, row in _fields():
+            if row.env.endswith("*"):
+                found = _family_values(environ, row.env[:-1])
+                if found:
+                    values[row.name], sources[row.name] = found, "environment"
+                continue
+            text, source, name = _lookup(row, environ, ini or {})
+            if text is not None:
+                values[row.name] = _decode(field, row, name, text)
+                sources[row.name] = source
+        return cls(**values, sources=MappingProxyType(sources))
+
+    def describe(self) -> Iterator[tuple[Row, Any, str]]:
+        """Every row with its value (secrets as ``***``) and source, in the order of the reference."""
+        for row in rows():
+            value = getattr(self, row.name)
+            yield row, "***" if row.secret and value else value, self.sources.get(row.name, "default")
+
+
+def _fields() -> Iterator[tuple[dataclasses.Field[Any], Row]]:
+    for field in dataclasses.fields(Settings):
+        if not field.metadata:
+            continue
+        m = field.metadata
+        default = None if field.default is dataclasses.MISSING else field.default
+        yield (
+            field,
+            Row(field.name, m["env"], m["ini"], m["expected"], default, m["help"], m["secret"], m["planned"]),
+        )
+
+
+def rows() -> tuple[Row, ...]:
+    """All rows, in the order in which the reference shows them."""
+    return tuple(row for _, row in _fields())
+
+
+def _family_values(environ: Mapping[str, str], prefix: str) -> Mapping[str, str]:
+    found = {
+        name.removeprefix(prefix).lower(): value
+        for name, value in environ.items()
+        if name.startswith(prefix) and name != prefix and value
+    }
+    return MappingProxyType(dict(sorted(found.items())))
+
+
+def _lookup(row: Row, environ: Mapping[str, str], ini: Mapping[str, Any]) -> tuple[str | None, str, str]:
+    """The text of a row, its source, and the name under which it was found.
+
+    An empty ini value counts for ``c2c.base_path`` alone, where it means "no prefix".
+    """
+    if text := environ.get(row.env):
+        return text, "environment", row.env
+    if row.ini is not None and (value := ini.get(row.ini)) is not None:
+        text = str(value)
+        if text or row.name == "base_path":
+            return text, "ini", row.ini
+    return None, "default", row.env
+
+
+def _decode(field: dataclasses.Field[Any], row: Row, name: str, text: str) -> Any:
+    try:
+        return field.metadata["decode"](text)
+    except (ValueError, OverflowError):
+        shown = "***" if row.secret else text
+        raise ConfigurationError(name, shown, row.expected) from None

@@ -1,0 +1,1 @@
+"""Pyramid views on top of the telemetry: what a scraper reads and an operator looks at."""
