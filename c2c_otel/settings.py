@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -197,10 +196,6 @@ def _family(env: str, help: str, *, secret: bool = False, planned: bool = False)
     return dataclasses.field(default_factory=lambda: MappingProxyType({}), metadata=metadata)
 
 
-def _default_runtime_dir() -> Path:
-    return Path(tempfile.gettempdir()) / f"c2c-otel-{os.getuid()}"
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """The decoded settings of one process. Make one with `load`; tests may name fields directly."""
@@ -317,7 +312,7 @@ class Settings:
     prometheus_host: str = _row(
         "OTEL_EXPORTER_PROMETHEUS_HOST", None, _text, "127.0.0.1", "The address of that port."
     )
-    runtime_dir: Path = _row(
+    runtime_dir: Path | None = _row(
         "C2C_RUNTIME_DIR",
         "c2c.runtime_dir",
         Path,
@@ -426,10 +421,6 @@ class Settings:
         default_factory=lambda: MappingProxyType({}), repr=False, compare=False
     )
     """Where each value that is not a default came from: name of the field to ``environment`` or ``ini``."""
-
-    def __post_init__(self) -> None:
-        if self.runtime_dir is None:
-            object.__setattr__(self, "runtime_dir", _default_runtime_dir())
 
     @classmethod
     def load(
