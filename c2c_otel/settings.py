@@ -13,12 +13,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-__all__ = ["Address", "ConfigurationError", "Row", "Settings", "rows"]
+__all__ = ["Address", "ConfigurationError", "Row", "Settings", "environment", "rows"]
 
 
 class ConfigurationError(ValueError):
@@ -38,6 +38,11 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def environment() -> MutableMapping[str, str]:
+    """The process's environment itself, for what must hand it on (the launcher, the ini loader)."""
+    return os.environ
 
 
 class Row(NamedTuple):
@@ -414,6 +419,16 @@ class Settings:
     )
     logs_exporter: tuple[str, ...] | None = _row(
         "OTEL_LOGS_EXPORTER", None, _names, None, "Default: otlp where an OTLP endpoint is set, else none."
+    )
+    disabled_instrumentations: tuple[str, ...] = _row(
+        "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
+        None,
+        _names,
+        (),
+        "Of pyramid, sqlalchemy, requests, redis: what the launcher and the include leave alone; * is all.",
+    )
+    launched_pid: int | None = _row(
+        "C2C_LAUNCHED_PID", None, _natural, None, "Set by the launcher: the process that it became."
     )
     sdk_disabled: bool = _row("OTEL_SDK_DISABLED", None, _flag, False, "Turn all telemetry off.")
 
