@@ -65,7 +65,6 @@ def prepare(settings: Settings, environ: MutableMapping[str, str]) -> Run | None
     paths = [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path != here]
     environ["PYTHONPATH"] = os.pathsep.join([here, *paths]) if paths != [""] else here
     environ["C2C_SERVICE_ID"] = identity = settings.service_id or uuid.uuid4().hex
-    environ["C2C_LAUNCHED_PID"] = str(os.getpid())
     try:
         return Run.join(settings, identity, inheritable=True)
     except OSError:  # the worker says so: there it matters

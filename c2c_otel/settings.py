@@ -78,7 +78,7 @@ def _flag(value: str) -> bool:
 
 def _base_path(value: str) -> str:
     path = value.strip().rstrip("/")
-    if path and not path.startswith("/") or any(c in path for c in "{}*?# "):
+    if (path and not path.startswith("/")) or any(c in path for c in "{}*?# "):
         raise ValueError(value)
     return path
 
@@ -220,7 +220,12 @@ class Settings:
         "Under the launcher, /metrics and the open views are added to every Pyramid application.",
     )
     config_file: Path = _row(
-        "C2CWSGIUTILS_CONFIG", None, Path, Path("/app/production.ini"), "The ini file of the runner.", planned=True
+        "C2CWSGIUTILS_CONFIG",
+        None,
+        Path,
+        Path("/app/production.ini"),
+        "The ini file of the runner.",
+        planned=True,
     )
     versions_file: Path = _row(
         "C2C_VERSIONS_FILE",
@@ -241,7 +246,12 @@ class Settings:
         planned=True,
     )
     sql_profiler_enabled: bool = _row(
-        "C2C_SQL_PROFILER_ENABLED", "c2c.sql_profiler_enabled", _flag, False, "Serve sql_profiler.", planned=True
+        "C2C_SQL_PROFILER_ENABLED",
+        "c2c.sql_profiler_enabled",
+        _flag,
+        False,
+        "Serve sql_profiler.",
+        planned=True,
     )
     debug_view_enabled: bool = _row(
         "C2C_DEBUG_VIEW_ENABLED", "c2c.debug_view_enabled", _flag, False, "Serve debug/*.", planned=True
@@ -312,7 +322,11 @@ class Settings:
         "Series of one metric; what comes later is counted in one overflow series.",
     )
     prometheus_port: int | None = _row(
-        "OTEL_EXPORTER_PROMETHEUS_PORT", None, _port, None, "Serve /metrics on this port too, shared by the workers."
+        "OTEL_EXPORTER_PROMETHEUS_PORT",
+        None,
+        _port,
+        None,
+        "Serve /metrics on this port too, shared by the workers.",
     )
     prometheus_host: str = _row(
         "OTEL_EXPORTER_PROMETHEUS_HOST", None, _text, "127.0.0.1", "The address of that port."
@@ -346,7 +360,9 @@ class Settings:
     )
     log_host: str = _row("LOG_HOST", None, _text, "localhost", "Where @cee lines are sent.")
     log_port: int = _row("LOG_PORT", None, _port, 514, "The UDP port there.")
-    sql_log_level: str | None = _row("SQL_LOG_LEVEL", None, _level, None, "Level of the logger sqlalchemy.engine.")
+    sql_log_level: str | None = _row(
+        "SQL_LOG_LEVEL", None, _level, None, "Level of the logger sqlalchemy.engine."
+    )
     gunicorn_log_level: str | None = _row(
         "GUNICORN_LOG_LEVEL", None, _level, None, "Level of the logger gunicorn.error."
     )
@@ -356,7 +372,12 @@ class Settings:
         "C2C_REDIS_URL", "c2c.redis_url", _text, None, "The Redis server.", secret=True, planned=True
     )
     redis_sentinels: str | None = _row(
-        "C2C_REDIS_SENTINELS", "c2c.redis_sentinels", _text, None, "Sentinels, host:port,host:port.", planned=True
+        "C2C_REDIS_SENTINELS",
+        "c2c.redis_sentinels",
+        _text,
+        None,
+        "Sentinels, host:port,host:port.",
+        planned=True,
     )
     redis_servicename: str | None = _row(
         "C2C_REDIS_SERVICENAME", "c2c.redis_servicename", _text, None, "The sentinels' service.", planned=True
@@ -368,7 +389,12 @@ class Settings:
         "C2C_REDIS_OPTIONS", "c2c.redis_options", _text, None, "Client options, key=value,...", planned=True
     )
     broadcast_prefix: str = _row(
-        "C2C_BROADCAST_PREFIX", "c2c.broadcast_prefix", _text, "broadcast_api_", "Channel prefix.", planned=True
+        "C2C_BROADCAST_PREFIX",
+        "c2c.broadcast_prefix",
+        _text,
+        "broadcast_api_",
+        "Channel prefix.",
+        planned=True,
     )
 
     # Sentry
@@ -376,12 +402,19 @@ class Settings:
         "SENTRY_URL", "c2c.sentry_url", _text, None, "The project's DSN.", secret=True, planned=True
     )
     sentry_level: str = _row(
-        "SENTRY_LEVEL", "c2c.sentry_level", _level, "ERROR", "Records of this level become events.", planned=True
+        "SENTRY_LEVEL",
+        "c2c.sentry_level",
+        _level,
+        "ERROR",
+        "Records of this level become events.",
+        planned=True,
     )
     sentry_excludes: str = _row(
         "SENTRY_EXCLUDES", "c2c.sentry.excludes", _text, "sentry_sdk", "Loggers left out.", planned=True
     )
-    sentry_client: Mapping[str, str] = _family("SENTRY_CLIENT_", "Arguments of sentry_sdk.init.", planned=True)
+    sentry_client: Mapping[str, str] = _family(
+        "SENTRY_CLIENT_", "Arguments of sentry_sdk.init.", planned=True
+    )
     sentry_tags: Mapping[str, str] = _family("SENTRY_TAG_", "Tags of every event.", planned=True)
     git_hash: str | None = _row("GIT_HASH", "c2c.git_hash", _text, None, "The release.", planned=True)
 
@@ -400,8 +433,12 @@ class Settings:
     profiler_modules: str = _row(
         "C2C_PROFILER_MODULES", "c2c.profiler_modules", _text, "", "Packages in its pie chart.", planned=True
     )
-    coverage: bool = _row("COVERAGE", None, _flag, False, "Write coverage to /tmp/coverage/api.", planned=True)
-    es_url: str | None = _row("ES_URL", None, _text, None, "Elasticsearch of c2c-otel-check-es.", planned=True)
+    coverage: bool = _row(
+        "COVERAGE", None, _flag, False, "Write coverage to /tmp/coverage/api.", planned=True
+    )
+    es_url: str | None = _row(
+        "ES_URL", None, _text, None, "Elasticsearch of c2c-otel-check-es.", planned=True
+    )
     es_indexes: str | None = _row("ES_INDEXES", None, _text, None, "Its indexes.", planned=True)
     es_auth: str | None = _row("ES_AUTH", None, _text, None, "Its credentials.", secret=True, planned=True)
     es_filters: str | None = _row("ES_FILTERS", None, _text, None, "Filters, name=value,...", planned=True)
@@ -409,7 +446,11 @@ class Settings:
 
     # OpenTelemetry's own, where we give them a default or act on them; the SDK reads all others itself
     service_name: str | None = _row(
-        "OTEL_SERVICE_NAME", None, _text, None, "service.name of the resource, and whose stored state is used."
+        "OTEL_SERVICE_NAME",
+        None,
+        _text,
+        None,
+        "service.name of the resource, and whose stored state is used.",
     )
     traces_exporter: tuple[str, ...] | None = _row(
         "OTEL_TRACES_EXPORTER", None, _names, None, "Default: otlp where an OTLP endpoint is set, else none."
@@ -427,9 +468,6 @@ class Settings:
         (),
         "Of pyramid, sqlalchemy, requests, redis: what the launcher and the include leave alone; * is all.",
     )
-    launched_pid: int | None = _row(
-        "C2C_LAUNCHED_PID", None, _natural, None, "Set by the launcher: the process that it became."
-    )
     sdk_disabled: bool = _row("OTEL_SDK_DISABLED", None, _flag, False, "Turn all telemetry off.")
 
     sources: Mapping[str, str] = dataclasses.field(
@@ -438,9 +476,7 @@ class Settings:
     """Where each value that is not a default came from: name of the field to ``environment`` or ``ini``."""
 
     @classmethod
-    def load(
-        cls, environ: Mapping[str, str] | None = None, ini: Mapping[str, Any] | None = None
-    ) -> Settings:
+    def load(cls, environ: Mapping[str, str] | None = None, ini: Mapping[str, Any] | None = None) -> Settings:
         """Decode the environment (``os.environ`` where None) and the ini keys of an application.
 
         Raises `ConfigurationError` for the first value that cannot be decoded.

@@ -43,7 +43,8 @@ def failed(place: str) -> None:
     if key not in _warned:
         _warned.add(key)
         _logger.exception(
-            "c2c-otel failed at %s; the request goes on without it. Further failures there are only counted.", place
+            "c2c-otel failed at %s; the request goes on without it. Further failures there are only counted.",
+            place,
         )
 
 

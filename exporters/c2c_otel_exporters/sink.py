@@ -140,8 +140,8 @@ class Sink:
     def __init__(
         self,
         store: Store,
+        names: Names,
         sender: Sender | None = None,
-        names: Names | None = None,
         *,
         stats: bool = False,
     ) -> None:
@@ -169,7 +169,7 @@ class Sink:
         series = namer(*args)
         lines: _Lines = ()
         send = None
-        if self._sender is not None and self._names is not None:
+        if self._sender is not None:
             lines, send = self._names.lines(series, suffix), self._sender.send
         made = cls(self._stored(series), lines, send, self._stat(cls, series) if self._stats else None)
         if len(known) < _REMEMBERED:
@@ -184,7 +184,7 @@ class Sink:
         return self._store.gauge(series.metric, series.labels)
 
     def _stat(self, cls: type[_T], series: Series) -> Any:
-        key = stats_key(series, use_tags=self._names is not None and self._names.use_tags)
+        key = stats_key(series, use_tags=self._names.use_tags)
         if cls is Timer:
             return self._store.stat_timer(key)
         return self._store.stat_counter(key) if cls is Counter else self._store.stat_gauge(key)

@@ -1,0 +1,127 @@
+"""How a process comes to be instrumented: by our launcher, or by OpenTelemetry's with ``OTEL_PYTHON_DISTRO=c2c``.
+
+Each library is instrumented when the program imports it, so that a start costs nothing for what is not used and
+no entry point is scanned.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import wrapt
+from opentelemetry.instrumentation.distro import BaseDistro
+
+from c2c_otel import telemetry
+from c2c_otel.settings import ConfigurationError, Settings, environment
+from c2c_otel_exporters import guard
+
+__all__ = ["INSTRUMENTORS", "Configurator", "Distro", "autostart", "instrument"]
+
+INSTRUMENTORS = {
+    # name: (the module whose import it waits for, our module, our class)
+    "pyramid": ("pyramid.config", "c2c_otel.instrumentation.pyramid", "PyramidInstrumentor"),
+    "sqlalchemy": ("sqlalchemy", "c2c_otel.instrumentation.sqlalchemy", "SQLAlchemyInstrumentor"),
+    "redis": ("redis", "c2c_otel.instrumentation.redis", "RedisInstrumentor"),
+    "requests": ("requests", "c2c_otel.instrumentation.requests", "RequestsInstrumentor"),
+}
+
+_OTEL_DEFAULTS = {
+    "OTEL_SEMCONV_STABILITY_OPT_IN": "http,database",  # other instrumentors then use the names ours use
+    "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+}
+
+_hooked: set[str] = set()
+
+
+def autostart() -> None:
+    """What sitecustomize calls in a launched program. A setting that cannot be used ends it with exit code 2."""
+    try:
+        settings = Settings.load()
+    except ConfigurationError as error:
+        print(f"c2c-otel-instrument: {error}", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(2)  # sitecustomize's own exceptions are swallowed by the interpreter
+    if settings.sdk_disabled:
+        return
+    try:
+        _defaults()
+        instrument(settings, whole_process=True)
+    except Exception:
+        guard.failed("autostart")
+
+
+def instrument(settings: Settings, *, whole_process: bool) -> None:
+    """Instrument each library as soon as it is imported, which may be now. Idempotent.
+
+    ``whole_process``: every Pyramid application made from here on; else only those that include c2c_otel.
+    """
+    off = settings.disabled_instrumentations
+    for name, (awaited, module, cls) in INSTRUMENTORS.items():
+        if name in off or "*" in off or (name == "redis" and not settings.track_redis):
+            continue
+        if name == "pyramid" and not whole_process:
+            continue
+        if name not in _hooked:
+            _hooked.add(name)
+            wrapt.register_post_import_hook(_instrument_later(module, cls), awaited)
+    if "gunicorn" not in _hooked:
+        _hooked.add("gunicorn")
+        wrapt.register_post_import_hook(_wrap_worker, "gunicorn.workers.base")
+        if whole_process:
+            wrapt.register_post_import_hook(_hold_arbiter, "gunicorn.arbiter")
+
+
+def _instrument_later(module: str, cls: str) -> Callable[[Any], None]:
+    def instrument_now(_module: Any) -> None:
+        try:
+            telemetry.get().install()
+            getattr(import_module(module), cls)().instrument(skip_dep_check=True)
+        except Exception:
+            guard.failed(f"instrument.{cls}")
+
+    return instrument_now
+
+
+def _wrap_worker(module: Any) -> None:
+    wrapt.wrap_function_wrapper(module, "Worker.init_process", _worker_started)
+
+
+def _worker_started(wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:
+    try:
+        telemetry.get().worker_started()
+    except Exception:
+        guard.failed("worker_started")
+    return wrapped(*args, **kwargs)
+
+
+def _hold_arbiter(_module: Any) -> None:
+    telemetry.get().hold()
+
+
+def _defaults() -> None:
+    environ = environment()
+    for name, value in _OTEL_DEFAULTS.items():
+        environ.setdefault(name, value)
+
+
+class Distro(BaseDistro):  # type: ignore[misc]  # contrib ships this class without types
+    """For ``opentelemetry-instrument``: ours in place of contrib's four, all others as they come."""
+
+    def _configure(self, **kwargs: Any) -> None:
+        _defaults()
+
+    def load_instrumentor(self, entry_point: Any, **kwargs: Any) -> None:
+        if entry_point.name in INSTRUMENTORS:
+            return
+        super().load_instrumentor(entry_point, **kwargs)
+
+
+class Configurator:
+    """The SDK set-up of that launcher: spans and measurements as under our own."""
+
+    def configure(self, **kwargs: Any) -> None:
+        autostart()
