@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 import wrapt
-from opentelemetry.instrumentation.distro import BaseDistro
+from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]  # shipped without types
 
 from c2c_otel import telemetry
 from c2c_otel.settings import ConfigurationError, Settings, environment
@@ -108,7 +108,7 @@ def _defaults() -> None:
         environ.setdefault(name, value)
 
 
-class Distro(BaseDistro):  # type: ignore[misc]  # contrib ships this class without types
+class Distro(BaseDistro):  # type: ignore[misc]  # as above
     """For ``opentelemetry-instrument``: ours in place of contrib's four, all others as they come."""
 
     def _configure(self, **kwargs: Any) -> None:

@@ -75,7 +75,7 @@ def _exec(executable: str, words: list[str], environ: MutableMapping[str, str]) 
     sys.stdout.flush()
     sys.stderr.flush()
     try:
-        os.execve(executable, words, dict(environ))
+        os.execve(executable, words, dict(environ))  # noqa: S606 - running a command is what this is for
     except OSError as error:
         print(f"c2c-otel-instrument: {words[0]}: {error.strerror}", file=sys.stderr)
         return 126

@@ -232,9 +232,7 @@ class Telemetry:
         if settings.prometheus_port is not None:
             from c2c_otel import prometheus_port
 
-            parts.port = prometheus_port.serve(
-                settings.prometheus_host, settings.prometheus_port, self.render
-            )
+            parts.port = prometheus_port.serve(settings.prometheus_host, settings.prometheus_port, self.render)
         publisher.start()
 
     def _join_run(self) -> Run | None:
@@ -243,9 +241,7 @@ class Telemetry:
         try:
             return runtime_dir.Run.join(self.settings, self._run_id)
         except OSError as error:
-            guard.warn_once(
-                "runtime_dir", "Metrics are those of each process alone, not of the service: %s", error
-            )
+            guard.warn_once("runtime_dir", "Metrics are those of each process alone, not of the service: %s", error)
             return None
 
     def _add_span_processors(self, resource: Any) -> Sequence[SpanProcessor]:
@@ -272,9 +268,7 @@ class Telemetry:
             self._parts.publisher.reader,
             *otlp.metric_readers(self.settings, self._parts.store, resource),
         ]
-        metrics.set_meter_provider(
-            MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
-        )
+        metrics.set_meter_provider(MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False))
 
     def shutdown(self) -> None:
         """Send and publish what is there, then let go of everything. At most `_EXIT_SECONDS`."""
