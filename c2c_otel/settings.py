@@ -206,9 +206,7 @@ class Settings:
     """The decoded settings of one process. Make one with `load`; tests may name fields directly."""
 
     # The service and its views
-    base_path: str = _row(
-        "C2C_BASE_PATH", "c2c.base_path", _base_path, "/c2c", "Prefix of every view except /metrics."
-    )
+    base_path: str = _row("C2C_BASE_PATH", "c2c.base_path", _base_path, "/c2c", "Prefix of every view except /metrics.")
     secret: str | None = _row(
         "C2C_SECRET", "c2c.secret", _text, None, "Opens the protected views.", secret=True, planned=True
     )
@@ -298,9 +296,7 @@ class Settings:
         False,
         "Give PostgreSQL the request id as application_name.",
     )
-    track_redis: bool = _row(
-        "C2C_TRACK_REDIS", "c2c.track_redis", _flag, True, "Spans and timers for Redis commands."
-    )
+    track_redis: bool = _row("C2C_TRACK_REDIS", "c2c.track_redis", _flag, True, "Spans and timers for Redis commands.")
 
     # Measurements
     stats_view: bool = _row("STATS_VIEW", "c2c.stats_view", _flag, False, "Serve {base}/stats.json.")
@@ -328,9 +324,7 @@ class Settings:
         None,
         "Serve /metrics on this port too, shared by the workers.",
     )
-    prometheus_host: str = _row(
-        "OTEL_EXPORTER_PROMETHEUS_HOST", None, _text, "127.0.0.1", "The address of that port."
-    )
+    prometheus_host: str = _row("OTEL_EXPORTER_PROMETHEUS_HOST", None, _text, "127.0.0.1", "The address of that port.")
     runtime_dir: Path | None = _row(
         "C2C_RUNTIME_DIR",
         "c2c.runtime_dir",
@@ -360,9 +354,7 @@ class Settings:
     )
     log_host: str = _row("LOG_HOST", None, _text, "localhost", "Where @cee lines are sent.")
     log_port: int = _row("LOG_PORT", None, _port, 514, "The UDP port there.")
-    sql_log_level: str | None = _row(
-        "SQL_LOG_LEVEL", None, _level, None, "Level of the logger sqlalchemy.engine."
-    )
+    sql_log_level: str | None = _row("SQL_LOG_LEVEL", None, _level, None, "Level of the logger sqlalchemy.engine.")
     gunicorn_log_level: str | None = _row(
         "GUNICORN_LOG_LEVEL", None, _level, None, "Level of the logger gunicorn.error."
     )
@@ -412,9 +404,7 @@ class Settings:
     sentry_excludes: str = _row(
         "SENTRY_EXCLUDES", "c2c.sentry.excludes", _text, "sentry_sdk", "Loggers left out.", planned=True
     )
-    sentry_client: Mapping[str, str] = _family(
-        "SENTRY_CLIENT_", "Arguments of sentry_sdk.init.", planned=True
-    )
+    sentry_client: Mapping[str, str] = _family("SENTRY_CLIENT_", "Arguments of sentry_sdk.init.", planned=True)
     sentry_tags: Mapping[str, str] = _family("SENTRY_TAG_", "Tags of every event.", planned=True)
     git_hash: str | None = _row("GIT_HASH", "c2c.git_hash", _text, None, "The release.", planned=True)
 
@@ -433,12 +423,8 @@ class Settings:
     profiler_modules: str = _row(
         "C2C_PROFILER_MODULES", "c2c.profiler_modules", _text, "", "Packages in its pie chart.", planned=True
     )
-    coverage: bool = _row(
-        "COVERAGE", None, _flag, False, "Write coverage to /tmp/coverage/api.", planned=True
-    )
-    es_url: str | None = _row(
-        "ES_URL", None, _text, None, "Elasticsearch of c2c-otel-check-es.", planned=True
-    )
+    coverage: bool = _row("COVERAGE", None, _flag, False, "Write coverage to /tmp/coverage/api.", planned=True)
+    es_url: str | None = _row("ES_URL", None, _text, None, "Elasticsearch of c2c-otel-check-es.", planned=True)
     es_indexes: str | None = _row("ES_INDEXES", None, _text, None, "Its indexes.", planned=True)
     es_auth: str | None = _row("ES_AUTH", None, _text, None, "Its credentials.", secret=True, planned=True)
     es_filters: str | None = _row("ES_FILTERS", None, _text, None, "Filters, name=value,...", planned=True)
@@ -460,6 +446,73 @@ class Settings:
     )
     logs_exporter: tuple[str, ...] | None = _row(
         "OTEL_LOGS_EXPORTER", None, _names, None, "Default: otlp where an OTLP endpoint is set, else none."
+    )
+    otlp_endpoint: str | None = _row(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", None, _text, None, "The collector, for traces, metrics and logs: a URL."
+    )
+    otlp_traces_endpoint: str | None = _row(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", None, _text, None, "The collector's URL for traces, taken as it is."
+    )
+    otlp_metrics_endpoint: str | None = _row(
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", None, _text, None, "The collector's URL for metrics, taken as it is."
+    )
+    otlp_logs_endpoint: str | None = _row(
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", None, _text, None, "The collector's URL for logs, taken as it is."
+    )
+    otlp_protocol: str = _row(
+        "OTEL_EXPORTER_OTLP_PROTOCOL",
+        None,
+        _one_of("http/protobuf", "grpc"),
+        "http/protobuf",
+        "How the otlp exporters speak; grpc needs opentelemetry-exporter-otlp-proto-grpc.",
+        expected="http/protobuf or grpc",
+    )
+    otlp_traces_protocol: str | None = _row(
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+        None,
+        _one_of("http/protobuf", "grpc"),
+        None,
+        "The same, for traces alone.",
+        expected="http/protobuf or grpc",
+    )
+    otlp_metrics_protocol: str | None = _row(
+        "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
+        None,
+        _one_of("http/protobuf", "grpc"),
+        None,
+        "The same, for metrics alone.",
+        expected="http/protobuf or grpc",
+    )
+    otlp_logs_protocol: str | None = _row(
+        "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
+        None,
+        _one_of("http/protobuf", "grpc"),
+        None,
+        "The same, for logs alone.",
+        expected="http/protobuf or grpc",
+    )
+    metric_export_interval: float = _row(
+        "OTEL_METRIC_EXPORT_INTERVAL",
+        None,
+        _seconds,
+        60_000.0,
+        "Milliseconds between two exports of metrics.",
+        expected="a number of milliseconds greater than 0",
+    )
+    metric_export_timeout: float = _row(
+        "OTEL_METRIC_EXPORT_TIMEOUT",
+        None,
+        _seconds,
+        30_000.0,
+        "Milliseconds that one export of metrics may take.",
+        expected="a number of milliseconds greater than 0",
+    )
+    resource_detectors: tuple[str, ...] = _row(
+        "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS",
+        None,
+        _names,
+        (),
+        "OpenTelemetry resource detectors to run; unset, none is looked for.",
     )
     disabled_instrumentations: tuple[str, ...] = _row(
         "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
