@@ -1,0 +1,387 @@
+"""redis: a span and a measurement for each command and each pipeline, synchronous, asynchronous and cluster.
+
+The methods that are wrapped are those of the contrib package, and so is the interface; what differs: a pipeline's
+name does not list its commands (that was unbounded), the attributes are the stable ones only, and what FT.SEARCH
+found is not copied into the span. A loop of ``PubSub.get_message`` makes no spans: it sends no command.
+
+Spans carry the stable semantic conventions: https://opentelemetry.io/docs/specs/semconv/database/redis/
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Token
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import redis
+import redis.asyncio
+import redis.asyncio.cluster
+import redis.cluster
+from opentelemetry import context as otel_context
+from opentelemetry.context.context import Context
+from opentelemetry.instrumentation.redis import RedisInstrumentor as _Contrib
+from opentelemetry.trace import Span, SpanKind, TracerProvider
+from wrapt import wrap_function_wrapper
+
+from c2c_otel import telemetry
+from c2c_otel.instrumentation import client
+from c2c_otel.tracing import attach_span, detach
+from c2c_otel_exporters import guard, names
+
+__all__ = ["RedisInstrumentor"]
+
+SCOPE = "c2c_otel.redis"
+
+_MAX_TEXT = 1000
+"""Characters of ``db.query.text``; a pipeline of thousands of commands is cut."""
+
+_COMMAND = re.compile(r"[A-Z0-9_.|-]{1,40}( [A-Z0-9_.|-]{1,40})?\Z")
+_KEY = "_c2c_otel_target"
+_INSTRUMENTED = "_is_instrumented_by_opentelemetry"  # contrib's mark, which its uninstrument_client looks for
+_logger = logging.getLogger("c2c_otel.instrumentation")
+
+_COMMANDS: tuple[tuple[type[Any], str], ...] = (
+    (redis.Redis, "execute_command"),
+    (redis.client.Pipeline, "immediate_execute_command"),
+    (redis.cluster.RedisCluster, "execute_command"),
+)
+_PIPELINES: tuple[type[Any], ...] = (redis.client.Pipeline, redis.cluster.ClusterPipeline)
+_ASYNC_COMMANDS: tuple[tuple[type[Any], str], ...] = (
+    (redis.asyncio.Redis, "execute_command"),
+    (redis.asyncio.client.Pipeline, "immediate_execute_command"),
+    (redis.asyncio.cluster.RedisCluster, "execute_command"),
+)
+_ASYNC_PIPELINES: tuple[type[Any], ...] = (redis.asyncio.client.Pipeline, redis.asyncio.cluster.ClusterPipeline)
+
+_Hook = Callable[..., Any] | None
+
+
+class RedisInstrumentor(_Contrib):
+    """``instrument(tracer_provider=None, request_hook=None, response_hook=None)``, and `instrument_client` for a
+    single client, as contrib's. ``C2C_TRACK_REDIS`` off: the wrappers pass everything through."""
+
+    _instance = None  # contrib keeps its singleton on the class, where a subclass would find it
+
+    def _instrument(self, **kwargs: Any) -> None:
+        calls = Calls(**kwargs)
+        for owner, name in _COMMANDS:
+            wrap_function_wrapper(owner, name, calls.command)
+        for owner in _PIPELINES:
+            wrap_function_wrapper(owner, "execute", calls.pipeline)
+        for owner, name in _ASYNC_COMMANDS:
+            wrap_function_wrapper(owner, name, calls.async_command)
+        for owner in _ASYNC_PIPELINES:
+            wrap_function_wrapper(owner, "execute", calls.async_pipeline)
+
+    @staticmethod
+    def instrument_client(
+        client: Any,
+        tracer_provider: TracerProvider | None = None,
+        request_hook: _Hook = None,
+        response_hook: _Hook = None,
+    ) -> None:
+        """Instrument one client, of any of the four kinds."""
+        if getattr(client, _INSTRUMENTED, False):
+            _logger.warning("Attempting to instrument Redis connection while already instrumented")
+            return
+        calls = Calls(tracer_provider=tracer_provider, request_hook=request_hook, response_hook=response_hook)
+        is_async = isinstance(client, (redis.asyncio.Redis, redis.asyncio.cluster.RedisCluster))
+        command = calls.async_command if is_async else calls.command
+        execute = calls.async_pipeline if is_async else calls.pipeline
+
+        def pipeline(func: Callable[..., Any], _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            made = func(*args, **kwargs)
+            wrap_function_wrapper(made, "execute", execute)
+            if hasattr(made, "immediate_execute_command"):
+                wrap_function_wrapper(made, "immediate_execute_command", command)
+            return made
+
+        wrap_function_wrapper(client, "execute_command", command)
+        wrap_function_wrapper(client, "pipeline", pipeline)
+        setattr(client, _INSTRUMENTED, True)
+
+
+class _Target(NamedTuple):
+    namespace: str | None
+    host: str | None
+    port: int | None
+    attributes: dict[str, Any]
+
+
+class _Call:
+    """One command or pipeline on its way; its span is current until `Calls.finish`."""
+
+    __slots__ = ("command", "span", "started", "target", "token")
+
+    span: Span
+    started: float
+    token: Token[Context]
+
+    def __init__(self, command: str, target: _Target) -> None:
+        self.command = command
+        self.target = target
+
+
+class Calls:
+    """The wrappers. Stateless, so safe with any number of threads and tasks."""
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None = None,
+        request_hook: _Hook = None,
+        response_hook: _Hook = None,
+        **_: Any,
+    ) -> None:
+        self._tracers = client.tracers(SCOPE, tracer_provider)
+        self._request_hook = request_hook if callable(request_hook) else None
+        self._response_hook = response_hook if callable(response_hook) else None
+
+    # -- around the library's methods -------------------------------------------------------------------------
+
+    def command(self, func: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Around ``execute_command(*args, **options)``; the first of ``args`` is the command."""
+        call = self._begin_command(instance, args, kwargs)
+        if call is None:
+            return func(*args, **kwargs)
+        try:
+            response = func(*args, **kwargs)
+        except BaseException as error:
+            self._finish(call, error)
+            raise
+        self._respond(call, instance, response)
+        return response
+
+    async def async_command(
+        self, func: Callable[..., Awaitable[Any]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """As `command`, for redis.asyncio."""
+        call = self._begin_command(instance, args, kwargs)
+        if call is None:
+            return await func(*args, **kwargs)
+        try:
+            response = await func(*args, **kwargs)
+        except BaseException as error:
+            self._finish(call, error)
+            raise
+        self._respond(call, instance, response)
+        return response
+
+    def pipeline(self, func: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Around ``Pipeline.execute(raise_on_error=True)``."""
+        call = self._begin_pipeline(instance)
+        if call is None:
+            return func(*args, **kwargs)
+        try:
+            response = func(*args, **kwargs)
+        except BaseException as error:
+            self._fail_pipeline(call, instance, error)
+            raise
+        self._respond(call, instance, response)
+        return response
+
+    async def async_pipeline(
+        self, func: Callable[..., Awaitable[Any]], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """As `pipeline`, for redis.asyncio."""
+        call = self._begin_pipeline(instance)
+        if call is None:
+            return await func(*args, **kwargs)
+        try:
+            response = await func(*args, **kwargs)
+        except BaseException as error:
+            self._fail_pipeline(call, instance, error)
+            raise
+        self._respond(call, instance, response)
+        return response
+
+    # -- begin and end ----------------------------------------------------------------------------------------
+
+    def _begin_command(self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Call | None:
+        call = None
+        current = otel_context.get_current()
+        if client.is_suppressed(current):
+            return None
+        try:
+            if not telemetry.get().settings.track_redis:
+                return None
+            command = _command(args)
+            call = _Call(command, _target(instance))
+            attributes = call.target.attributes.copy()
+            attributes["db.operation.name"] = command
+            attributes["db.query.text"] = _text(command, len(args) - 1)
+            self._start(call, command, attributes, current)
+        except Exception:
+            guard.failed("redis.begin")
+            return None
+        if self._request_hook is not None:
+            client.call_hook(self._request_hook, call.span, instance, args, kwargs)
+            call.started = perf_counter()
+        return call
+
+    def _begin_pipeline(self, instance: Any) -> _Call | None:
+        current = otel_context.get_current()
+        if client.is_suppressed(current):
+            return None
+        try:
+            if not telemetry.get().settings.track_redis:
+                return None
+            queued = [_arguments(command) for command in _queue(instance)]
+            if not queued:  # nothing is sent
+                return None
+            kind = "MULTI" if _is_transaction(instance) else "PIPELINE"
+            commands = {_command(args) for args in queued}
+            operation = f"{kind} {commands.pop()}" if len(commands) == 1 else kind
+            call = _Call(kind, _target(instance))
+            attributes = call.target.attributes.copy()
+            attributes["db.operation.name"] = operation
+            if len(queued) > 1:
+                attributes["db.operation.batch.size"] = len(queued)
+            attributes["db.query.text"] = _pipeline_text(queued)
+            self._start(call, operation, attributes, current)
+        except Exception:
+            guard.failed("redis.begin")
+            return None
+        return call
+
+    def _start(self, call: _Call, name: str, attributes: dict[str, Any], current: Any) -> None:
+        call.span = self._tracers().start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        call.token = attach_span(call.span, current)
+        call.started = perf_counter()
+
+    def _respond(self, call: _Call, instance: Any, response: Any) -> None:
+        seconds = perf_counter() - call.started
+        if self._response_hook is not None:
+            client.call_hook(self._response_hook, call.span, instance, response)
+        self._finish(call, None, seconds)
+
+    def _fail_pipeline(self, call: _Call, instance: Any, error: BaseException) -> None:
+        seconds = perf_counter() - call.started
+        if not isinstance(error, redis.WatchError):
+            self._finish(call, error, seconds)
+            return
+        # Somebody else was faster: the code that watches expects it and tries again, so the span is no error.
+        if self._response_hook is not None:
+            client.call_hook(self._response_hook, call.span, instance, None)
+        self._finish(call, error, seconds, expected=True)
+
+    @staticmethod
+    def _finish(call: _Call, error: BaseException | None, seconds: float | None = None, expected: bool = False) -> None:
+        if seconds is None:
+            seconds = perf_counter() - call.started
+        try:
+            detach(call.token)
+            kind = None if error is None else client.error_type(error)
+            if kind is not None and expected:
+                call.span.set_attribute("error.type", kind)
+            elif error is not None:
+                _failed(call.span, error)
+            target = call.target
+            telemetry.get().sink.timer(
+                names.redis, call.command, error is None, target.namespace, target.host, target.port, kind
+            ).observe(seconds, call.span)
+            call.span.end()
+        except Exception:
+            guard.failed("redis.finish")
+
+
+def _failed(span: Span, error: BaseException) -> None:
+    client.failed(span, error)
+    prefix, _, _ = str(error).partition(" ")
+    if isinstance(error, redis.ResponseError) and prefix.isascii() and prefix.isupper():
+        span.set_attribute("db.response.status_code", prefix)  # the conventions: WRONGTYPE, ERR, ...
+
+
+def _command(args: Sequence[Any]) -> str:
+    """The command in capitals; ``_OTHER`` for what cannot be one, as names and series must be bounded."""
+    first = args[0] if args else ""
+    if isinstance(first, bytes):
+        first = first.decode("ascii", "replace")
+    command = first.upper() if isinstance(first, str) else ""
+    return command if _COMMAND.match(command) else "_OTHER"
+
+
+def _text(command: str, arguments: int) -> str:
+    """The command with each argument as ``?``: keys and values are the application's data."""
+    return (command + " ?" * min(arguments, _MAX_TEXT))[:_MAX_TEXT]
+
+
+def _pipeline_text(queued: Sequence[Sequence[Any]]) -> str:
+    lines: list[str] = []
+    length = 0
+    for args in queued:
+        lines.append(_text(_command(args), len(args) - 1))
+        length += len(lines[-1]) + 1
+        if length > _MAX_TEXT:
+            break
+    return "\n".join(lines)[:_MAX_TEXT]
+
+
+def _queue(pipeline: Any) -> Sequence[Any]:
+    """The commands that wait in a pipeline; clusters keep them in a strategy, under two names."""
+    strategy = getattr(pipeline, "_execution_strategy", None)
+    for holder, name in (
+        (strategy, "command_queue"),
+        (strategy, "_command_queue"),
+        (pipeline, "command_stack"),
+        (pipeline, "_command_stack"),
+    ):
+        queue = getattr(holder, name, None)
+        if queue is not None:
+            return list(queue)
+    return ()
+
+
+def _arguments(command: Any) -> Sequence[Any]:
+    """A queued command is ``(args, options)`` or has ``args``."""
+    found = command.args if hasattr(command, "args") else command[0]
+    return found if isinstance(found, (tuple, list)) else (found,)
+
+
+def _is_transaction(pipeline: Any) -> bool:
+    if getattr(pipeline, "is_transaction", False) or getattr(pipeline, "explicit_transaction", False):
+        return True
+    strategy = getattr(pipeline, "_execution_strategy", None)
+    return strategy is not None and type(strategy).__name__.startswith("Transaction")
+
+
+def _target(instance: Any) -> _Target:
+    """The server, remembered with the connection pool. A cluster client has none of its own."""
+    pool = getattr(instance, "connection_pool", None)
+    if pool is None:
+        return _CLUSTER
+    target: _Target | None = pool.__dict__.get(_KEY)
+    if target is None:
+        target = pool.__dict__[_KEY] = _described(pool)
+    return target
+
+
+def _described(pool: Any) -> _Target:
+    settings = getattr(pool, "connection_kwargs", {})
+    namespace = str(settings.get("db") or 0)
+    service = getattr(pool, "service_name", None)
+    host: str | None
+    port: int | None = None
+    if service is not None:  # behind Sentinel the server changes: the name of the service is what stays
+        host = str(service)
+    elif "path" in settings:
+        host = str(settings["path"])
+    else:
+        host, port = str(settings.get("host", "localhost")), int(settings.get("port", 6379))
+    return _make(namespace, host, port)
+
+
+def _make(namespace: str | None, host: str | None, port: int | None) -> _Target:
+    attributes: dict[str, Any] = {"db.system.name": "redis"}
+    if namespace is not None:
+        attributes["db.namespace"] = namespace
+    if host is not None:
+        attributes["server.address"] = host
+    if port is not None:
+        attributes["server.port"] = port
+    return _Target(namespace, host, port, attributes)
+
+
+_CLUSTER = _make(None, None, None)

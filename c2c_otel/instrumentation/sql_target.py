@@ -1,0 +1,69 @@
+"""Which database a SQLAlchemy connection talks to, as span attributes: worked out once for each engine."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["Target", "target_of"]
+
+_KEY = "_c2c_otel_target"
+
+_SYSTEMS = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
+"""SQLAlchemy's dialect names that are not the conventions' ``db.system.name``."""
+
+
+class Target(NamedTuple):
+    """``namespace``, ``host`` and ``port`` are None where they are not known. Copy ``attributes`` to add to it."""
+
+    system: str
+    namespace: str | None
+    host: str | None
+    port: int | None
+    attributes: dict[str, Any]
+
+
+def target_of(connection: Any) -> Target:
+    """The target of a ``sqlalchemy.engine.Connection``. It lies in the engine's dictionary, or, where the URL
+    names no single server (a ``creator``, several hosts), with the driver's connection."""
+    engine = connection.engine
+    target: Target | None = engine.__dict__.get(_KEY)
+    if target is not None:
+        return target
+    url = engine.url
+    system = _system(engine.dialect)
+    if url.host is None and system == "postgresql":
+        info = connection.connection.info
+        target = info.get(_KEY)
+        if target is None:
+            target = info[_KEY] = _asked(system, url, connection.connection)
+        return target
+    target = engine.__dict__[_KEY] = _make(system, url.database, url.host, url.port)
+    return target
+
+
+def _system(dialect: Any) -> str:
+    name = str(dialect.name)
+    if getattr(dialect, "is_mariadb", False):
+        return "mariadb"
+    return _SYSTEMS.get(name, name)
+
+
+def _asked(system: str, url: Any, connection: Any) -> Target:
+    """Ask the driver; psycopg 2 and 3 know."""
+    driver = getattr(connection, "driver_connection", None)
+    info: Any = getattr(driver, "info", None)
+    try:
+        return _make(system, info.dbname, info.host, info.port)
+    except Exception:  # a driver's own error: the connection may be gone
+        return _make(system, url.database, None, None)
+
+
+def _make(system: str, namespace: str | None, host: str | None, port: int | None) -> Target:
+    attributes: dict[str, Any] = {"db.system.name": system}
+    if namespace:
+        attributes["db.namespace"] = namespace
+    if host:
+        attributes["server.address"] = host
+        if port and not host.startswith("/"):
+            attributes["server.port"] = int(port)
+    return Target(system, namespace or None, host or None, attributes.get("server.port"), attributes)
