@@ -1,0 +1,181 @@
+"""The private names of the OpenTelemetry API and SDK that lean spans lean on: all of them, and only here.
+
+They were read in api and sdk 1.45.1, which is pinned. `missing` looks at each of them when a tracer provider is
+made: with one gone or changed, `c2c_otel.tracing` uses the SDK's own spans and says so once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextvars import Token
+from typing import Any, NamedTuple
+
+from opentelemetry import context as context_api
+from opentelemetry import trace as trace_api
+from opentelemetry.context import Context
+from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.trace import sampling
+from opentelemetry.trace import SpanContext, TraceFlags, TraceState, propagation
+
+__all__ = [
+    "SPAN_KEY",
+    "ParentRules",
+    "attach",
+    "counts_spans",
+    "current",
+    "detach",
+    "environment_sampler",
+    "missing",
+    "new_span_context",
+    "parent_rules",
+    "static_decision",
+]
+
+SPAN_KEY: str = getattr(propagation, "_SPAN_KEY", "")
+"""Under which the current span stands in a `Context`."""
+
+_READABLE = {
+    *("_name", "_context", "_kind", "_parent", "_start_time", "_end_time", "_attributes", "_events", "_links"),
+    *("_status", "_resource", "_instrumentation_info", "_instrumentation_scope"),
+}
+"""Where `ReadableSpan` keeps what its properties read; a lean span has the same names."""
+
+_TRACER = ("_tracer_metrics", "_span_limits", "_instrumentation_scope", "_tracer_config")
+
+
+def _context_variable() -> Any:
+    """The ContextVar behind the default runtime context; None where another one is configured."""
+    return getattr(getattr(context_api, "_RUNTIME_CONTEXT", None), "_current_context", None)
+
+
+_variable = _context_variable()
+
+current: Callable[[], Context] = context_api.get_current if _variable is None else _variable.get
+"""The current context."""
+attach: Callable[[Context], Token[Context]] = context_api.attach if _variable is None else _variable.set
+"""Make a context current."""
+
+
+def detach(token: Token[Context]) -> None:
+    """Make the context current that was so before; never raises (the API logs a token of another context)."""
+    try:
+        if _variable is None:
+            context_api.detach(token)
+        else:
+            _variable.reset(token)
+    except Exception:
+        context_api.detach(token)
+
+
+_new_tuple: Any = tuple.__new__
+
+
+def new_span_context(trace_id: int, span_id: int, flags: TraceFlags, state: TraceState) -> SpanContext:
+    """A valid local span context, without the range checks: a third of the time."""
+    return _new_tuple(SpanContext, (trace_id, span_id, False, flags, state, True))  # type: ignore[no-any-return] # tuple.__new__ gives the class it is told
+
+
+def counts_spans(tracer: sdk.Tracer) -> bool:
+    """Whether OTEL_PYTHON_SDK_INTERNAL_METRICS_ENABLED asked this tracer to count its spans."""
+    return type(tracer._tracer_metrics).__name__ != "NoOpTracerMetrics"
+
+
+def environment_sampler() -> sampling.Sampler:
+    """The sampler that OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG ask for."""
+    read = getattr(sampling, "_get_from_env_or_default", None)
+    return sampling.DEFAULT_ON if read is None else read()
+
+
+def static_decision(sampler: sampling.Sampler) -> sampling.Decision | None:
+    """What a `StaticSampler` always decides."""
+    return getattr(sampler, "_decision", None)
+
+
+class ParentRules(NamedTuple):
+    """Whom a `ParentBased` sampler asks."""
+
+    root: sampling.Sampler
+    remote_off: sampling.Sampler
+    remote_on: sampling.Sampler
+    local_off: sampling.Sampler
+    local_on: sampling.Sampler
+
+
+def parent_rules(sampler: sampling.Sampler) -> ParentRules | None:
+    """The delegates of a `ParentBased` sampler."""
+    try:
+        return ParentRules(
+            sampler._root,  # type: ignore[attr-defined] # ParentBased's; the except is for any other
+            sampler._remote_parent_not_sampled,  # type: ignore[attr-defined] # likewise
+            sampler._remote_parent_sampled,  # type: ignore[attr-defined] # likewise
+            sampler._local_parent_not_sampled,  # type: ignore[attr-defined] # likewise
+            sampler._local_parent_sampled,  # type: ignore[attr-defined] # likewise
+        )
+    except AttributeError:
+        return None
+
+
+def missing() -> list[str]:
+    """The names that are gone or mean something else now; empty with the pinned SDK."""
+    found = [name for name, holds in _CHECKS if not _try(holds)]
+    found += [f"Tracer.{name}" for name in _TRACER if not hasattr(_probe_tracer(), name)]
+    return found
+
+
+def _try(check: Callable[[], bool]) -> bool:
+    try:
+        return check()
+    except Exception:
+        return False
+
+
+@functools.cache
+def _probe_tracer() -> Any:
+    provider = sdk.TracerProvider(sampler=sampling.ALWAYS_ON, shutdown_on_exit=False)
+    return provider.get_tracer("c2c_otel.probe")
+
+
+def _reads_back() -> bool:
+    span = sdk.ReadableSpan("name", trace_api.INVALID_SPAN_CONTEXT)
+    return vars(span).keys() >= _READABLE
+
+
+def _span_context_layout() -> bool:
+    flags, state = TraceFlags(3), TraceState([("a", "b")])
+    made, quick = SpanContext(1, 2, False, flags, state), new_span_context(1, 2, flags, state)
+    return tuple(made) == tuple(quick) and quick.is_valid and quick.trace_state is state
+
+
+def _span_is_found() -> bool:
+    context = trace_api.set_span_in_context(trace_api.INVALID_SPAN, Context())
+    return dict(context) == {SPAN_KEY: trace_api.INVALID_SPAN}
+
+
+def _current_is_current() -> bool:
+    token = attach(Context({"c2c-otel-probe": True}))
+    try:
+        return context_api.get_current() is current() and "c2c-otel-probe" in current()
+    finally:
+        detach(token)
+
+
+_CHECKS: tuple[tuple[str, Callable[[], bool]], ...] = (
+    ("trace.propagation._SPAN_KEY", _span_is_found),
+    ("context._RUNTIME_CONTEXT", _current_is_current),
+    ("SpanContext's layout", _span_context_layout),
+    ("ReadableSpan's attributes", _reads_back),
+    ("Span._new_links", lambda: callable(sdk.Span._new_links)),
+    ("Span._add_event", lambda: callable(sdk.Span._add_event)),
+    ("Span._add_link", lambda: callable(sdk.Span._add_link)),
+    ("Span._readable_span", lambda: callable(sdk.Span._readable_span)),
+    ("Tracer._set_resource", lambda: callable(sdk.Tracer._set_resource)),
+    ("Tracer._is_enabled", lambda: callable(sdk.Tracer._is_enabled)),
+    ("SpanProcessor._on_ending", lambda: callable(sdk.SpanProcessor._on_ending)),
+    (
+        "SynchronousMultiSpanProcessor._span_processors",
+        lambda: sdk.SynchronousMultiSpanProcessor()._span_processors == (),  # type: ignore[no-untyped-call] # the SDK's
+    ),
+    ("TracerProvider._tracers", lambda: "_tracers" in sdk.TracerProvider._update_resource.__code__.co_names),
+    ("sampling._get_from_env_or_default", lambda: callable(sampling._get_from_env_or_default)),
+)

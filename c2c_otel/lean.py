@@ -1,0 +1,374 @@
+"""A span that costs little, and the list of those who want to see it.
+
+`Span` is the SDK's Span to whoever asks or reads, but it takes no lock, keeps its attributes in a plain dictionary
+and is made into a `ReadableSpan` only at its end, once, and only when a processor will look at it. What goes over a
+limit or needs cleaning is handed to the SDK's `BoundedAttributes` at once, so that warnings, order and counts are
+the SDK's.
+
+Threads: each call is safe under the GIL. The one thing a lock would add: of two attributes set at the same instant
+by two threads on one span, one of which is invalid or over the limit, the other may be lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from collections.abc import Mapping
+from operator import attrgetter
+from time import time_ns
+from typing import Any, cast
+
+from opentelemetry import trace as trace_api
+from opentelemetry.attributes import BoundedAttributes
+from opentelemetry.context import Context
+from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import EventBase, ReadableSpan, SpanLimits, SpanProcessor
+from opentelemetry.sdk.util import BoundedList
+from opentelemetry.trace import Link, Status, StatusCode
+from opentelemetry.util import types
+
+from c2c_otel import readable
+from c2c_otel_exporters import guard
+
+__all__ = ["PLAIN", "TEXT", "Processors", "Shared", "Span"]
+
+_logger = logging.getLogger(sdk.__name__)  # the SDK's own: whoever filters its warnings filters ours
+
+PLAIN = frozenset((str, int, float, bool, bytes, type(None)))
+"""Types of attribute values that the SDK keeps as they are."""
+TEXT = frozenset((str,))
+
+_UNSET = Status(StatusCode.UNSET)
+
+
+class Processors(sdk.SynchronousMultiSpanProcessor):
+    """The processors of a provider, and which of their hooks do anything.
+
+    A failure of one is told to the guard and stops neither the application nor the others.
+    """
+
+    starting: tuple[SpanProcessor, ...] = ()
+    """Those with an `on_start`."""
+    ending: tuple[SpanProcessor, ...] = ()
+    """Those with an `_on_ending`."""
+    sampled: tuple[SpanProcessor, ...] = ()
+    """Those with an `on_end`."""
+    unsampled: tuple[SpanProcessor, ...] = ()
+    """Those whose `on_end` does not pass over an unsampled span, as the SDK's batch and simple ones do."""
+    watching_unsampled = False
+    """Whether anybody would see something of an unsampled span."""
+    idle = True
+    """Whether nobody does anything at the end of any span."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # the SDK's has no annotations
+
+    @classmethod
+    def around(cls, processor: Any) -> Processors:
+        """Itself if it is one of ours, else one with that processor alone (the SDK's concurrent one, say)."""
+        if isinstance(processor, cls):
+            return processor
+        processors = cls()
+        processors.add_span_processor(processor)
+        return processors
+
+    @property  # the base has an attribute: who assigns to it must reach the setter
+    def _span_processors(self) -> tuple[SpanProcessor, ...]:
+        return self._all
+
+    @_span_processors.setter
+    def _span_processors(self, processors: tuple[SpanProcessor, ...]) -> None:
+        self._all = processors
+        self.starting = tuple(p for p in processors if _acts(p, "on_start"))
+        self.ending = tuple(p for p in processors if _acts(p, "_on_ending"))
+        self.sampled = tuple(p for p in processors if _acts(p, "on_end"))
+        self.unsampled = tuple(p for p in self.sampled if not _skips_unsampled(p))
+        self.idle = not (self.ending or self.sampled)
+        self.watching_unsampled = bool(self.starting or self.ending or self.unsampled)
+
+    def replace(self, old: tuple[SpanProcessor, ...], new: tuple[SpanProcessor, ...]) -> None:
+        """Take some out (without shutting them down) and put others in, at the end."""
+        with self._lock:
+            self._span_processors = (*(p for p in self._all if p not in old), *new)
+
+    def start(self, span: Span, parent_context: Context | None) -> None:
+        for processor in self.starting:
+            try:
+                processor.on_start(span, parent_context=parent_context)
+            except Exception:
+                guard.failed("span_processor.on_start")
+
+    def finish(self, span: Span) -> None:
+        """Tell everybody who wants to know; `span` is made readable if there is one."""
+        for processor in self.ending:
+            try:
+                processor._on_ending(span)
+            except Exception:
+                guard.failed("span_processor.on_ending")
+        receivers = self.sampled if span.get_span_context().trace_flags & 1 else self.unsampled
+        if not receivers:
+            return
+        try:
+            ended = span._readable_span()
+        except Exception:
+            guard.failed("span.readable")
+            return
+        for processor in receivers:
+            try:
+                processor.on_end(ended)
+            except Exception:
+                guard.failed("span_processor.on_end")
+
+
+def _exporting_processors() -> tuple[type[SpanProcessor], ...]:
+    # Not imported here: where nothing is exported, nothing has imported it.
+    export = sys.modules.get("opentelemetry.sdk.trace.export")
+    return (export.BatchSpanProcessor, export.SimpleSpanProcessor) if export else ()
+
+
+def _method(processor: SpanProcessor, hook: str) -> object:
+    """The function behind a hook; an object of its own where the instance has it, or is a stand-in."""
+    bound = getattr(processor, hook, None)
+    return getattr(bound, "__func__", bound)
+
+
+def _acts(processor: SpanProcessor, hook: str) -> bool:
+    idle = [getattr(SpanProcessor, hook)]
+    if hook != "on_end":
+        idle += [getattr(known, hook) for known in _exporting_processors()]
+    found = _method(processor, hook)
+    return found is not None and not any(found is one for one in idle)
+
+
+def _skips_unsampled(processor: SpanProcessor) -> bool:
+    found = _method(processor, "on_end")
+    return any(found is getattr(known, "on_end") for known in _exporting_processors())  # noqa: B009 - a hook by its name, as in _acts
+
+
+class Shared:
+    """What all spans of a tracer have in common. Replaced when the resource changes, so that a span keeps its own."""
+
+    __slots__ = ("info", "limits", "max_attributes", "max_length", "processors", "resource", "sampler", "scope")
+
+    def __init__(self, processors: Processors, limits: SpanLimits, tracer: Any) -> None:
+        self.processors = processors
+        self.limits = limits
+        self.resource: Resource = tracer.resource
+        self.sampler = tracer.sampler
+        self.scope = tracer._instrumentation_scope
+        self.info = tracer.instrumentation_info
+        limit = limits.max_span_attributes
+        self.max_attributes = sys.maxsize if limit is None else limit
+        length = limits.max_span_attribute_length
+        self.max_length = sys.maxsize if length is None else length
+
+
+def _of(name: str) -> Any:
+    return property(attrgetter(name))
+
+
+def _ended(what: str) -> None:
+    _logger.warning("Tried calling %s on an ended span.", what)
+
+
+class Span(sdk.Span):
+    """Made by `c2c_otel.tracing.Tracer` alone, which fills the slots itself."""
+
+    __slots__ = ("_attributes", "_context", "_end_time", "_kind", "_name", "_parent", "_shared", "_start_time")
+
+    # In the instance dictionary, which is only made for a span that has one of these.
+    _events: Any = ()
+    _links: Any = ()
+    _status: Status = _UNSET
+    _record_exception: bool = True
+    _set_status_on_exception: bool = True
+    _readable: ReadableSpan | None = None
+    _shared: Shared
+
+    # Where the SDK's methods, and those who look behind them, expect them.
+    _resource = _of("_shared.resource")
+    _limits = _of("_shared.limits")
+    _instrumentation_scope = _of("_shared.scope")
+    _instrumentation_info = _of("_shared.info")
+    _span_processor = _of("_shared.processors")
+    _sampler = _of("_shared.sampler")
+    _trace_config = None
+    _record_end_metrics = None
+
+    def __new__(cls, *args: object, **kwargs: object) -> Span:
+        raise TypeError("Span must be instantiated via a tracer.")
+
+    @property
+    def _lock(self) -> Any:  # type: ignore[override] # nothing here takes it; for code that reaches into SDK spans
+        return vars(self).setdefault("_own_lock", threading.Lock())
+
+    # -- attributes -------------------------------------------------------------------------------------------
+
+    def set_attribute(self, key: str, value: types.AnyValue) -> None:
+        if self._end_time is not None:
+            _logger.warning("Setting attribute on ended span.")
+            return
+        attributes = self._attributes
+        kind = type(value)
+        if (
+            type(attributes) is dict
+            and kind in PLAIN
+            and type(key) is str
+            and key
+            and len(attributes) < self._shared.max_attributes
+            and (kind is not str or len(value) <= self._shared.max_length)  # type: ignore[arg-type] # `kind` says it is text
+        ):
+            if key in attributes:  # the last one set is the last one exported
+                attributes.pop(key, None)
+            attributes[key] = value
+        else:
+            self._set_carefully(key, value)
+
+    def _set_carefully(self, key: str, value: Any) -> None:
+        """What needs cleaning, truncating, counting or dropping."""
+        try:
+            attributes = self._bounded_attributes()
+            attributes[key] = value
+        except Exception:
+            guard.dropped("span_attribute", 1, f"{key!r} ({type(value).__name__}), which cannot be cleaned")
+
+    def _bounded_attributes(self) -> BoundedAttributes:
+        attributes = self._attributes
+        if type(attributes) is dict:
+            limits = self._shared.limits
+            self._attributes = attributes = readable.bounded(
+                attributes, limits.max_span_attributes, limits.max_span_attribute_length
+            )
+        return cast(BoundedAttributes, attributes)
+
+    def set_attributes(self, attributes: Mapping[str, types.AnyValue]) -> None:
+        if self._end_time is not None:
+            _logger.warning("Setting attribute on ended span.")
+            return
+        try:
+            simple = PLAIN.issuperset(map(type, attributes.values())) and TEXT.issuperset(map(type, attributes))
+        except Exception:
+            simple = False
+        if simple:
+            for key, value in tuple(attributes.items()):
+                self.set_attribute(key, value)
+            return
+        shared = self._shared
+        cleaned = readable.bounded(attributes, None, shared.limits.max_span_attribute_length)
+        own = self._bounded_attributes()
+        for key, value in cleaned.items():
+            own[key] = value
+        own.dropped += cleaned.dropped
+
+    # -- events, links, name, status --------------------------------------------------------------------------
+
+    def add_event(self, name: str, attributes: types.Attributes = None, timestamp: int | None = None) -> None:
+        try:
+            super().add_event(name, attributes, timestamp)
+        except Exception:
+            super().add_event(name, readable.bounded(attributes, None, None), timestamp)
+
+    def _add_event(self, event: EventBase) -> None:
+        if self._end_time is not None:
+            return _ended("_add_event")
+        if not self._events:
+            vars(self).setdefault("_events", BoundedList(self._shared.limits.max_events))
+        self._events.append(event)
+        return None
+
+    def add_link(self, context: trace_api.SpanContext, attributes: types.Attributes = None) -> None:
+        try:
+            super().add_link(context, attributes)
+        except Exception:
+            super().add_link(context, readable.bounded(attributes, None, None))
+
+    def _add_link(self, link: Link) -> None:
+        if self._end_time is not None:
+            return _ended("_add_link")
+        if not self._links:
+            vars(self).setdefault("_links", BoundedList(self._shared.limits.max_links))
+        self._links.append(link)
+        return None
+
+    def update_name(self, name: str) -> None:
+        if self._end_time is not None:
+            return _ended("update_name")
+        self._name = name
+        return None
+
+    def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
+        if self._end_time is not None:
+            return _ended("set_status")
+        if isinstance(status, Status):
+            code = status.status_code
+        elif isinstance(status, StatusCode):
+            code = status
+        else:
+            return None
+        if self._status.status_code is StatusCode.OK or code is StatusCode.UNSET:
+            return None  # OK is final, and nothing goes back to unset
+        if code is status:
+            self._status = Status(code, description)
+            return None
+        if description is not None:
+            _logger.warning("Description %s ignored. Use either `Status` or `(StatusCode, Description)`", description)
+        self._status = cast(Status, status)
+        return None
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    def is_recording(self) -> bool:
+        return self._end_time is None
+
+    def start(self, start_time: int | None = None, parent_context: Context | None = None) -> None:
+        _logger.warning("Calling start() on a started span.")
+
+    def end(self, end_time: int | None = None) -> None:
+        if end_time is None:
+            end_time = time_ns()
+        # No call stands between this look and the assignment, so no other thread gets in between.
+        if self._end_time is not None:
+            _logger.warning("Calling end() on an ended span.")
+            return
+        self._end_time = end_time
+        processors = self._shared.processors
+        if not processors.idle:
+            processors.finish(self)
+
+    def _readable_span(self) -> ReadableSpan:
+        """What a processor gets: a snapshot of a living span, the one and only of an ended one."""
+        made = self._readable
+        if made is not None:
+            return made
+        shared = self._shared
+        name = self._name
+        status = self._status
+        events, links = self._events, self._links
+        made = ReadableSpan(
+            name if type(name) is str and name.isascii() else readable.exportable_text(name),
+            self._context,
+            self._parent,
+            shared.resource,
+            readable.exportable_attributes(self._attributes),
+            events and self._mended(events, readable.exportable_events(events)),
+            links and self._mended(links, readable.exportable_links(links)),
+            readable.exportable_kind(self._kind),
+            shared.info,
+            status if status is _UNSET else readable.exportable_status(status),
+            readable.exportable_time(self._start_time),
+            self._end_time if self._end_time is None else readable.exportable_time(self._end_time),
+            shared.scope,
+        )
+        if self._end_time is not None:
+            self._readable = made
+        return made
+
+    @staticmethod
+    def _mended(before: Any, after: list[Any] | None) -> Any:
+        if after is None:
+            return before
+        again = BoundedList.from_seq(None, after)
+        again.dropped = getattr(before, "dropped", 0)
+        return again
