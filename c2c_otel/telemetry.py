@@ -8,12 +8,14 @@ measurement. A process that is known to be gunicorn's arbiter is *held*: it neve
 from __future__ import annotations
 
 import atexit
-import dataclasses
 import os
 import threading
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import metrics as metrics_api
+from opentelemetry import trace
 
 from c2c_otel import __version__, request_id, runtime_dir
 from c2c_otel.settings import Settings
@@ -21,24 +23,13 @@ from c2c_otel_exporters import guard
 from c2c_otel_exporters.null_sink import NULL_SINK
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
-
-    from c2c_otel_exporters.merge import Scraper
-    from c2c_otel_exporters.publish import Publisher
-    from c2c_otel_exporters.statsd import Sender
-    from c2c_otel_exporters.store import Store
-    from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.trace import SpanProcessor
 
-    from c2c_otel.prometheus_port import Server
-    from c2c_otel.runtime_dir import Run
+    from c2c_otel.parts import Parts
     from c2c_otel_exporters.model import Family
     from c2c_otel_exporters.sink import Counter, Gauge, Namer, SinkLike, Timer
 
 __all__ = ["Telemetry", "get"]
-
-_EXIT_SECONDS = 2.0
-"""How long a worker that exits waits for its collectors: gunicorn gives it 30, other masters less."""
 
 
 class _Unstarted:
@@ -62,20 +53,6 @@ class _Unstarted:
         return self._started().gauge(namer, *args)
 
 
-@dataclasses.dataclass
-class _Parts:
-    """What `Telemetry.start` made: everything that holds a thread, a file, a socket or a value."""
-
-    store: Store
-    scraper: Scraper
-    publisher: Publisher
-    run: Run | None = None
-    sender: Sender | None = None
-    port: Server | None = None
-    logger_provider: LoggerProvider | None = None
-    span_processors: Sequence[SpanProcessor] = ()
-
-
 class Telemetry:
     """The telemetry of one process. ``sink`` is where measurements go: read it anew for each, it changes."""
 
@@ -86,6 +63,7 @@ class Telemetry:
         self._tracer_provider: trace.TracerProvider | None = None
         self._run_id: str | None = None
         self._held_pid = 0
+        self._configured = False
         self._application = False
         self._renew()
 
@@ -93,10 +71,10 @@ class Telemetry:
         """Become unstarted, with locks nobody holds."""
         self._lock = threading.RLock()
         self._tracers: dict[str, trace.Tracer] = {}
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self.sink = _Unstarted(self)
 
-    # -- settings ---------------------------------------------------------------------------------------------
+    # -- settings -----------------------------------------------------------------------------------------------------
 
     @property
     def settings(self) -> Settings:
@@ -106,50 +84,43 @@ class Telemetry:
         return self._settings
 
     def configure(self, settings: Settings) -> None:
-        """Give the settings. They are frozen by the first application or the start: what a later one wants
-        otherwise is said in the log and has no effect on the process (its views have their own)."""
+        """Give the settings; the start freezes them. What a second application wants otherwise has no effect on the
+        process (its views have their own), and is said in the log."""
         with self._lock:
-            if not self._application and self._parts is None:
-                self._settings = settings
-                self._application = True
+            if not self._configured and self._parts is None:
+                self._settings, self._configured = settings, True
                 return
-        ignored = [
-            row.env
-            for row, value, _ in settings.describe()
-            if getattr(self.settings, row.name) != getattr(settings, row.name)
-        ]
+        ours = {row.env: value for row, value, _ in self.settings.describe()}
+        ignored = [row.env for row, value, _ in settings.describe() if ours[row.env] != value]
         if ignored:
             guard.warn_once(
                 f"configure.{ignored}",
-                "Settings of a second application differ from those this process runs with, and only count for "
-                "its views: %s",
+                "The settings of a second application only count for its views where they differ from those this "
+                "process runs with: %s",
                 ", ".join(ignored),
             )
 
-    # -- tracing ----------------------------------------------------------------------------------------------
+    # -- tracing ------------------------------------------------------------------------------------------------------
 
     def install(self) -> None:
         """Make this process's spans real and let the request id travel. Idempotent; starts nothing."""
         with self._lock:
             if self._tracer_provider is not None:
                 return
-            current = trace.get_tracer_provider()
-            if isinstance(current, trace.ProxyTracerProvider):
-                current = self._make_tracer_provider()
-                trace.set_tracer_provider(current)
-            self._tracer_provider = current
+            found = trace.get_tracer_provider()
+            if isinstance(found, trace.ProxyTracerProvider):
+                from c2c_otel import otlp, tracing
+
+                found = tracing.TracerProvider(resource=otlp.resource(self.settings), shutdown_on_exit=False)
+                trace.set_tracer_provider(found)
+            elif hasattr(found, "add_span_processor"):
+                found.add_span_processor(request_id.RequestIdSpanProcessor())
+            self._tracer_provider = found
             request_id.install(self.settings.request_id_header)
-
-    def _make_tracer_provider(self) -> trace.TracerProvider:
-        from c2c_otel import otlp, sampling, tracing
-
-        return tracing.TracerProvider(
-            sampler=sampling.from_environment(), resource=otlp.resource(self.settings), shutdown_on_exit=False
-        )
 
     @property
     def tracer_provider(self) -> trace.TracerProvider:
-        """Ours, or the one the application had set before."""
+        """Ours, or the one that the application had set before."""
         if self._tracer_provider is None:
             self.install()
         assert self._tracer_provider is not None
@@ -162,7 +133,7 @@ class Telemetry:
             tracer = self._tracers[name] = self.tracer_provider.get_tracer(name, __version__)
         return tracer
 
-    # -- start and end ----------------------------------------------------------------------------------------
+    # -- start and end ------------------------------------------------------------------------------------------------
 
     def hold(self) -> None:
         """This process is gunicorn's arbiter: it forks those who serve, and starts nothing itself."""
@@ -178,7 +149,7 @@ class Telemetry:
         return self._held_pid == os.getpid()
 
     def application_ready(self) -> None:
-        """An application was made: a worker starts now, an arbiter that preloads remembers whose run it is."""
+        """An application was made: a worker starts now, an arbiter that preloads only learns whose run it is."""
         self._application = True
         role = runtime_dir.gunicorn_role()
         if self._run_id is None:
@@ -194,103 +165,63 @@ class Telemetry:
 
     @property
     def started(self) -> bool:
+        """Whether this process has what holds threads, files, sockets or values."""
         return self._parts is not None
 
     def start(self) -> None:
-        """Make everything that holds a thread, a socket, a file or a value. Idempotent; nothing where held."""
-        if self._parts is not None or self.held or self.settings.sdk_disabled:
-            if self._parts is None:
-                self.sink = NULL_SINK if self.settings.sdk_disabled else self.sink
+        """Make everything that holds a thread, a socket, a file or a value. Idempotent; nothing where held.
+
+        Raises `ConfigurationError` for a setting that turns out not to be usable.
+        """
+        if self._parts is not None or self.held or self.sink is NULL_SINK:
             return
         with self._lock:
-            if self._parts is None:
-                self._start()
+            if self._parts is not None:
+                return
+            if self.settings.sdk_disabled:
+                self.sink = NULL_SINK
+                return
+            self._start()
 
     def _start(self) -> None:
-        from c2c_otel_exporters.merge import Scraper
-        from c2c_otel_exporters.publish import Publisher
-        from c2c_otel_exporters.statsd import Names, Sender
-        from c2c_otel_exporters.store import Store
+        from c2c_otel import logging_setup, parts
 
-        from c2c_otel import otlp
-        from c2c_otel_exporters.sink import Sink
-
-        settings = self.settings
-        run = self._join_run()
-        directory = run.metrics if run else None
-        store = Store(directory, max_series=settings.metrics_max_series)
-        names = Names(settings.statsd_prefix, settings.statsd_use_tags, settings.statsd_tags)
-        address = settings.statsd_address
-        sender = Sender(address.host, address.port) if address else None
-        publisher = Publisher(store, sender=sender, names=names)
-        self._parts = parts = _Parts(store, Scraper(directory, store), publisher, run, sender)
-        self.sink = Sink(store, names, sender, stats=settings.stats_view)
-        resource = otlp.resource(settings)
-        parts.span_processors = self._add_span_processors(resource)
-        self._set_meter_provider(resource)
-        parts.logger_provider = otlp.logger_provider(settings, resource)
-        if settings.prometheus_port is not None:
-            from c2c_otel import prometheus_port
-
-            parts.port = prometheus_port.serve(settings.prometheus_host, settings.prometheus_port, self.render)
-        publisher.start()
-
-    def _join_run(self) -> Run | None:
         if self._run_id is None:
             self._run_id = runtime_dir.run_id(self.settings)
-        try:
-            return runtime_dir.Run.join(self.settings, self._run_id)
-        except OSError as error:
-            guard.warn_once("runtime_dir", "Metrics are those of each process alone, not of the service: %s", error)
-            return None
+        made = parts.make(self.settings, self._run_id)
+        self._use(made)
+        if made.logger_provider is not None:
+            logging_setup.attach_otel(made.logger_provider)
+        made.publisher.start()
 
-    def _add_span_processors(self, resource: Any) -> Sequence[SpanProcessor]:
-        from c2c_otel import otlp, tracing
+    def _use(self, parts: Parts) -> None:
+        from c2c_otel import tracing
 
-        processors = otlp.span_processors(self.settings)
-        provider = self.tracer_provider
-        if isinstance(provider, tracing.TracerProvider):
-            provider.renew(resource, processors)
-        return processors
+        self._parts = parts
+        self.sink = parts.sink
+        if isinstance(self.tracer_provider, tracing.TracerProvider):
+            self.tracer_provider.renew(parts.resource, parts.span_processors)
+        self._set_meter_provider(parts)
 
-    def _set_meter_provider(self, resource: Any) -> None:
-        """The application's own OpenTelemetry instruments become real here, in the worker: what is recorded in an
-        arbiter would be counted once for each worker."""
-        from opentelemetry.metrics import _internal as api
+    def _set_meter_provider(self, parts: Parts) -> None:
+        """The application's own instruments become real here, in the worker: what is recorded in an arbiter would
+        be counted once for each worker. An application that has set a provider of its own keeps it."""
         from opentelemetry.sdk.metrics import MeterProvider
 
-        from c2c_otel import otlp
-
-        assert self._parts is not None
-        if api._METER_PROVIDER is not None:  # the application has its own
+        if type(metrics_api.get_meter_provider()).__name__ != "_ProxyMeterProvider":
             return
-        readers = [
-            self._parts.publisher.reader,
-            *otlp.metric_readers(self.settings, self._parts.store, resource),
-        ]
-        metrics.set_meter_provider(MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False))
+        readers = [parts.publisher.reader, *parts.metric_readers]
+        metrics_api.set_meter_provider(
+            MeterProvider(metric_readers=readers, resource=parts.resource, shutdown_on_exit=False)
+        )
 
     def shutdown(self) -> None:
-        """Send and publish what is there, then let go of everything. At most `_EXIT_SECONDS`."""
+        """Send and publish what is there, then let go of everything, within a few seconds at most."""
         with self._lock:
             parts, self._parts = self._parts, None
             self.sink = NULL_SINK
-        if parts is None:
-            return
-        for place, step in (
-            ("publisher", parts.publisher.stop),
-            ("port", parts.port.close if parts.port else None),
-            ("statsd", (lambda: parts.sender.close(_EXIT_SECONDS)) if parts.sender else None),
-            *((f"spans {n}", p.shutdown) for n, p in enumerate(parts.span_processors)),
-            ("logs", parts.logger_provider.shutdown if parts.logger_provider else None),
-            ("store", parts.store.close),
-            ("run", parts.run.leave if parts.run else None),
-        ):
-            try:
-                if step is not None:
-                    step()
-            except Exception:
-                guard.failed(f"shutdown.{place}")
+        if parts is not None:
+            parts.end()
 
     def after_fork(self) -> None:
         """In a forked child: what the parent has stays the parent's."""
@@ -298,23 +229,47 @@ class Telemetry:
         self._renew()
         guard.reset()
         if parts is not None:
-            parts.store.abandon()
-            if parts.sender is not None:
-                parts.sender.abandon()
-            if parts.run is not None:
-                parts.run.leave()
+            parts.abandon()
 
-    # -- reading ----------------------------------------------------------------------------------------------
+    @contextmanager
+    def captured(self, settings: Settings, sender: Any, processors: Sequence[SpanProcessor]) -> Iterator[None]:
+        """For `c2c_otel.testing`: another, unshared telemetry in the place of this one until the block ends."""
+        from c2c_otel import parts
+        from c2c_otel_exporters.store import Store
+
+        self.install()
+        before = self._parts, self.sink, self._settings, self._held_pid
+        if getattr(self._parts, "captured", False):
+            raise RuntimeError("This process's telemetry is captured already; captures do not nest.")
+        made = parts.build(settings, Store(None, max_series=settings.metrics_max_series), sender)
+        made.captured = True
+        made.span_processors = processors
+        self._settings, self._held_pid = settings, 0
+        self._use(made)
+        try:
+            yield
+        finally:
+            self._parts, self.sink, self._settings, self._held_pid = before
+            self._renew_processors()
+
+    def _renew_processors(self) -> None:
+        from c2c_otel import tracing
+
+        if isinstance(self.tracer_provider, tracing.TracerProvider):
+            processors = self._parts.span_processors if self._parts else ()
+            self.tracer_provider.renew(self.tracer_provider.resource, processors)
+
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> Parts | None:
+        """What `start` made; None before."""
+        return self._parts
 
     def families(self) -> tuple[list[Family], list[str]]:
         """The measurements of all processes of the service, and what must be said about them."""
         self.start()
-        parts = self._parts
-        if parts is None:
-            return [], ["telemetry is not running in this process"]
-        parts.publisher.publish()
-        comments = [] if parts.run and parts.store.shared else ["These are the metrics of one process alone."]
-        return parts.scraper.scrape(), comments
+        return self._parts.families() if self._parts else ([], ["Telemetry is off in this process."])
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """The body of /metrics and its content type, as negotiated by an Accept header."""
@@ -322,18 +277,6 @@ class Telemetry:
 
         families, comments = self.families()
         return prometheus.render(families, accept, comments=comments)
-
-    @property
-    def store(self) -> Store | None:
-        return self._parts.store if self._parts else None
-
-    @property
-    def publisher(self) -> Publisher | None:
-        return self._parts.publisher if self._parts else None
-
-    @property
-    def metrics_directory(self) -> Any:
-        return self._parts.run.metrics if self._parts and self._parts.run else None
 
 
 _telemetry = Telemetry()

@@ -1,0 +1,132 @@
+"""Everything of a process's telemetry that holds a thread, a file, a socket or a value: made and ended here.
+
+`c2c_otel.telemetry` decides when. After a fork the child leaves all of it to its parent and makes its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from c2c_otel import metrics, otlp, runtime_dir
+from c2c_otel_exporters import guard, merge, prometheus
+from c2c_otel_exporters.publish import Publisher
+from c2c_otel_exporters.sink import Sink
+from c2c_otel_exporters.statsd import Names, Sender
+from c2c_otel_exporters.store import Store
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk._logs import LoggerProvider
+    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import SpanProcessor
+
+    from c2c_otel.prometheus_port import Server
+    from c2c_otel.runtime_dir import Run
+    from c2c_otel.settings import Settings
+    from c2c_otel_exporters.model import Family
+
+__all__ = ["EXIT_SECONDS", "Parts", "make"]
+
+EXIT_SECONDS = 2.0
+"""How long a worker that exits waits for its collectors: gunicorn gives it 30, other masters less."""
+
+_ALONE = "These are the metrics of one process, not of all workers: no directory to share them in can be written to."
+
+
+@dataclasses.dataclass
+class Parts:
+    """``sender`` is None without a statsd address, ``run`` where no directory can be had."""
+
+    store: Store
+    scraper: merge.Scraper
+    publisher: Publisher
+    sink: Sink
+    resource: Resource
+    run: Run | None = None
+    sender: Any = None
+    port: Server | None = None
+    span_processors: Sequence[SpanProcessor] = ()
+    metric_readers: Sequence[MetricReader] = ()
+    logger_provider: LoggerProvider | None = None
+
+    def families(self) -> tuple[list[Family], list[str]]:
+        """The measurements of all processes of the service, and what must be said about them."""
+        self.publisher.publish()
+        shared = self.run is not None and self.store.shared
+        return self.scraper.scrape(), [] if shared else [_ALONE]
+
+    def render(self, accept: str) -> tuple[str, bytes]:
+        """The body of /metrics and its content type, as negotiated by an Accept header."""
+        families, comments = self.families()
+        return prometheus.render(families, accept, comments=comments)
+
+    def end(self) -> None:
+        """Send and publish what is there, then let go of everything; each step for itself, each bounded."""
+        for place, step in self._ending():
+            try:
+                step()
+            except Exception:
+                guard.failed(f"shutdown.{place}")
+
+    def _ending(self) -> Iterator[tuple[str, Callable[[], object]]]:
+        yield "publisher", self.publisher.stop
+        if self.port:
+            yield "port", self.port.close
+        if self.sender:
+            yield "statsd", lambda: self.sender.close(EXIT_SECONDS)
+        yield "otlp", lambda: otlp.shutdown(self.span_processors, self.metric_readers, self.logger_provider)
+        yield "store", self.store.close
+        if self.run:
+            yield "run", self.run.leave
+
+    def abandon(self) -> None:
+        """In a forked child: let go without touching what the parent goes on using."""
+        self.store.abandon()
+        if self.sender:
+            self.sender.abandon()
+        if self.run:
+            self.run.leave()
+
+
+def make(settings: Settings, run_id: str) -> Parts:
+    """The parts of this process; no thread runs yet but those of the exporters that the settings name."""
+    run = _join(settings, run_id)
+    directory = run.metrics if run else None
+    address = settings.statsd_address
+    parts = build(
+        settings, Store(directory, max_series=settings.metrics_max_series), Sender(*address) if address else None
+    )
+    parts.run = run
+    parts.scraper = merge.Scraper(directory, parts.store)
+    parts.span_processors = otlp.span_processors(settings)
+    parts.metric_readers = otlp.metric_readers(settings, parts.publisher, parts.store)
+    parts.logger_provider = otlp.logger_provider(settings, parts.resource)
+    if settings.prometheus_port is not None:
+        from c2c_otel import prometheus_port
+
+        parts.port = prometheus_port.serve(settings.prometheus_host, settings.prometheus_port, parts.render)
+    return parts
+
+
+def build(settings: Settings, store: Store, sender: Any) -> Parts:
+    """Parts around a store and a statsd sender, of this process alone."""
+    names = Names(settings.statsd_prefix, settings.statsd_use_tags, settings.statsd_tags)
+    publisher = Publisher(store, sender=sender, names=names, providers=metrics.PROVIDERS)
+    return Parts(
+        store,
+        merge.Scraper(None, store),
+        publisher,
+        Sink(store, names, sender, stats=settings.stats_view),
+        otlp.resource(settings),
+        sender=sender,
+    )
+
+
+def _join(settings: Settings, run_id: str) -> Run | None:
+    try:
+        return runtime_dir.Run.join(settings, run_id)
+    except OSError as error:
+        guard.warn_once("runtime_dir", "%s (%s)", _ALONE, error)
+        return None
