@@ -127,7 +127,7 @@ class Postgres(Server):
         with (data / "postgresql.conf").open("a") as file:
             file.writelines(f"{key} = '{value}'\n" for key, value in conf.items())
         self._serve("primary")
-        self.version = self.execute("SHOW server_version")[0][0]
+        self.version = str(self.execute("SHOW server_version")[0][0]).split()[0]
         if self._replica:
             self.ports["replica"] = free_port()
             copy = self.directory / "replica"
@@ -167,7 +167,6 @@ class Postgres(Server):
             raise NotReady(f"{program} exited with {done.returncode}: {done.stdout[-2000:]}")
 
     def _call(self, argv: list[str]) -> subprocess.CompletedProcess[str]:
-        user = {} if self._user is None else {"user": self._user[0], "group": self._user[1], "extra_groups": []}
         return subprocess.run(
             argv,
             stdout=subprocess.PIPE,
@@ -177,7 +176,9 @@ class Postgres(Server):
             cwd="/",
             check=False,
             timeout=60,
-            **user,  # type: ignore[call-overload] # user and group as the platform takes them
+            user=self._user[0] if self._user else None,
+            group=self._user[1] if self._user else None,
+            extra_groups=[] if self._user else None,
         )
 
     def _leave_root(self) -> None:

@@ -109,7 +109,7 @@ class Process:
 
     def __init__(
         self,
-        argv: Sequence[str | Path],
+        argv: Sequence[object],
         log: Path,
         *,
         errors: Path | None = None,
@@ -122,9 +122,8 @@ class Process:
         self.errors = errors or log
         out: IO[bytes] = log.open("ab")
         err: IO[bytes] = self.errors.open("ab")
-        extra = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
         with out, err:
-            self._popen = subprocess.Popen(
+            self._popen: subprocess.Popen[bytes] = subprocess.Popen(
                 [str(arg) for arg in argv],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
@@ -132,7 +131,9 @@ class Process:
                 env=None if env is None else dict(env),
                 cwd=cwd,
                 start_new_session=True,
-                **extra,  # type: ignore[arg-type] # user and group as the platform takes them
+                user=user[0] if user else None,
+                group=user[1] if user else None,
+                extra_groups=[] if user else None,
             )
         self.pid = self._popen.pid
         _running.append(self)

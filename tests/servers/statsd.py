@@ -127,7 +127,7 @@ class Statsd(Server):
 
     def bad_lines(self) -> float:
         """How many lines the daemon refused."""
-        return sum(flush["counters"].get("statsd.bad_lines_seen", 0) for flush in self.flushes)
+        return sum(float(flush["counters"].get("statsd.bad_lines_seen", 0)) for flush in self.flushes)
 
     def wait_for(self, condition: Callable[[Totals], object], timeout: float = 10.0) -> Totals:
         """The totals, once they satisfy the function. Raises NotReady."""
