@@ -1,4 +1,4 @@
-"""``python -m tests.servers.provision``: fetch what the tests will need, before pytest's timeouts count.
+"""``python -m tests.provision.servers``: fetch what the tests will need, before pytest's timeouts count.
 
 Prints where each program is. What cannot be had is said here and decided by the tests: they fail on CI and are
 skipped by name elsewhere, so the exit code is 0.
