@@ -1,123 +1,45 @@
-"""statsd: the lines of a series, and the thread that packs lines into datagrams and sends them.
+"""Sends statsd lines: a queue, and a thread that packs lines into datagrams.
 
-A line is ``{prefix}.{a.b.c}:{value}|{ms|g|c}``, then ``|#name:value,...`` where there are tags. Datagrams hold
-lines with a newline between and none at the end.
+Datagrams hold lines with a newline between and none at the end. What lines look like is in `statsd_lines`, whose
+public names are here too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import re
 import socket
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterable, Mapping
-from decimal import Decimal
-from typing import Literal, NamedTuple
 
 from . import guard
-from .names import Series
+from .statsd_lines import (
+    MAX_PACKET,
+    Line,
+    Names,
+    gauge_line,
+    lost_tags,
+    metric_lines,
+    number,
+    number_value,
+    timer_value,
+)
 
-__all__ = ["MAX_PACKET", "Line", "Names", "Sender", "gauge_line", "next_packet", "number", "timer_value"]
-
-MAX_PACKET = 1432
-"""Bytes of a datagram: what an Ethernet frame takes beside the headers of UDP and IPv6, with some room."""
-
-_MAX_NAME = 450
-_NOT_IN_KEY = re.compile(r"[^A-Za-z0-9_]")
-_NOT_IN_PREFIX = re.compile(r"[^A-Za-z0-9_.-]")
-# The separators of the format, all that some reader may take for the end of a line, and what UTF-8 cannot hold.
-_NOT_IN_VALUE = re.compile("[,#|\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
-
-class Line(NamedTuple):
-    """A line is ``head + value + tail``."""
-
-    head: str
-    tail: str
-
-
-class Names:
-    """Names series in the form that one service uses.
-
-    ``prefix``: put before every name, with a dot; it may hold dots and ``-`` itself. ``use_tags``: automatic
-    metrics have short names and tags. ``global_tags`` are on every line; a tag of the series wins over them.
-    """
-
-    def __init__(self, prefix: str, use_tags: bool, global_tags: Mapping[str, str]) -> None:
-        self.use_tags = use_tags
-        clean = _NOT_IN_PREFIX.sub("_", prefix)
-        self._prefix = clean if not clean or clean.endswith(".") else f"{clean}."
-        self._global_tags = dict(global_tags)
-
-    def lines(self, series: Series, type: Literal["ms", "c", "g"]) -> tuple[Line, ...]:  # noqa: A002 - statsd's word
-        """What goes before and after the value, for each name of the series."""
-        keys, tags = ((series.parts, *series.also), series.user_tags)
-        if self.use_tags:
-            keys, tags = (series.stem,), series.tags + series.user_tags
-        shown = self._tags(tags)
-        return tuple(_line(self._name(key), type, shown) for key in keys)
-
-    def _name(self, parts: Iterable[str]) -> str:
-        return (self._prefix + ".".join(_NOT_IN_KEY.sub("_", part) for part in parts))[:_MAX_NAME] or "_"
-
-    def _tags(self, tags: Iterable[tuple[str, str]]) -> str:
-        merged = {**self._global_tags, **dict(tags)}
-        return ",".join(f"{_NOT_IN_KEY.sub('_', name)}:{_tag_value(merged[name])}" for name in sorted(merged))
-
-
-def _tag_value(value: str) -> str:
-    # A value that is cut here has no place in a datagram anyway: the line will lose its tags.
-    return _NOT_IN_VALUE.sub("_", value[:MAX_PACKET])
-
-
-def _line(name: str, type: str, tags: str) -> Line:  # noqa: A002 - statsd's word
-    line = Line(f"{name}:", f"|{type}|#{tags}" if tags else f"|{type}")
-    if tags and len("".join(line).encode()) >= MAX_PACKET:
-        _count_lost_tags()
-        return Line(line.head, f"|{type}")
-    return line
-
-
-def _count_lost_tags() -> None:
-    guard.dropped("statsd.tags", 1, f"a line with its tags has more than {MAX_PACKET} bytes; it is sent without them")
-
-
-def timer_value(seconds: float) -> str:
-    """Milliseconds, halves to even, at least 1. Raises ValueError or OverflowError for NaN and infinity."""
-    milliseconds = round(seconds * 1000)
-    return str(milliseconds) if milliseconds > 1 else "1"
-
-
-def number(value: object) -> str | None:
-    """Plain decimal text, without exponent. None (and counted) for NaN, infinity and what is not a number."""
-    try:
-        if isinstance(value, int):
-            return str(int(value))
-        text = repr(float(value))  # type: ignore[arg-type] # what float() refuses is what the except is for
-        if "e" in text:
-            text = format(Decimal(text), "f")
-        if "n" not in text:  # nan, inf
-            return "0" if text == "-0.0" else text
-    except (TypeError, ValueError, OverflowError):  # an int may have more digits than Python writes
-        pass
-    guard.dropped("statsd.values", 1, "it is not a finite number")
-    return None
-
-
-def gauge_line(line: Line, value: object) -> str | None:
-    """What is sent for a gauge, as one entry for `Sender.send`; None where `number` is None.
-
-    A sign means a change by so much; so a negative value is preceded by 0, in the same datagram.
-    """
-    text = number(value)
-    if text is None:
-        return None
-    head, tail = line
-    return f"{head}0{tail}\n{head}{text}{tail}" if text.startswith("-") else head + text + tail
+__all__ = [
+    "MAX_PACKET",
+    "Line",
+    "Names",
+    "Sender",
+    "gauge_line",
+    "metric_lines",
+    "next_packet",
+    "number",
+    "number_value",
+    "timer_value",
+]
 
 
 def next_packet(queue: deque[str], max_packet: int = MAX_PACKET) -> bytes:
@@ -149,7 +71,7 @@ def next_packet(queue: deque[str], max_packet: int = MAX_PACKET) -> bytes:
 
 def _without_tags(entry: str) -> str:
     if "|#" in entry:
-        _count_lost_tags()
+        lost_tags()
     return "\n".join(line.partition("|#")[0] for line in entry.split("\n"))
 
 
@@ -173,7 +95,7 @@ class Sender:
         max_packet: int = MAX_PACKET,
         max_queue: int = 100_000,
     ) -> None:
-        self._target = _Target(host, port)
+        self._address = host, port
         self._flush_interval = flush_interval
         self._max_packet = max_packet
         self._max_queue = max_queue
@@ -181,6 +103,7 @@ class Sender:
         _senders.add(self)
 
     def _reset(self) -> None:
+        self._target = _Target(*self._address)
         self._queue: deque[str] = deque()
         self._pending = b""  # the packet that could not be sent
         self._waiting = True  # the next line has to wake the thread, or to start it
@@ -231,7 +154,7 @@ class Sender:
 
     def flush(self, timeout: float = 1.0) -> bool:
         """Send at once what is queued, and wait for it; whether it was sent."""
-        if not (self._queue or self._pending) or self._closed:
+        if self._closed or (self._thread is None and not self._queue):
             return not self._queue
         done = threading.Event()
         self._flushes.append(done)
@@ -311,32 +234,46 @@ class _Target:
         self._addresses: list[tuple[int, tuple[object, ...]]] = []
         self._resolve_at = 0.0
         self._socket: socket.socket | None = None
+        self._suspect = False  # it has failed, and not yet been seen to work
 
     def __str__(self) -> str:
         return f"statsd at {f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
 
     def send(self, packet: bytes) -> bool:
-        """Whether the packet left, and the one before it was not refused.
+        """Whether the packet left, and was not refused as far as can be known.
 
-        UDP tells of a missing listener only at the next packet. Then the next address of the name is tried.
+        On a refusal the other addresses of the name are tried too.
         """
         try:
             self._resolve()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             self._warn(error)
-            if not self._addresses:
-                return False
         for _ in self._addresses.copy():
             try:
-                self._connected().send(packet)
+                self._send(packet)
                 return True
             except OSError as error:
                 self._warn(error)
                 self.close()
+                if error.errno == errno.EMSGSIZE:
+                    guard.dropped("statsd.lines", 1 + packet.count(b"\n"), f"too long for the way to {self}")
+                    return True
                 self._addresses.append(self._addresses.pop(0))
+                self._resolve_at = 0.0
         return False
 
-    def _warn(self, error: OSError) -> None:
+    def _send(self, packet: bytes) -> None:
+        connection = self._connected()
+        connection.send(packet)
+        # UDP tells by an error of the socket that nobody listens: on the same host at once, else a little later.
+        if self._suspect:
+            time.sleep(0.02)
+        if code := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            raise OSError(code, os.strerror(code))
+        self._suspect = False
+
+    def _warn(self, error: Exception) -> None:
+        self._suspect = True
         key = f"statsd.{self._host}.{self._port}"
         guard.tally[key] += 1
         guard.warn_once(key, "%s cannot be reached: %s. It will be tried again.", self, error)
