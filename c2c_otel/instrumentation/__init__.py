@@ -1,0 +1,1 @@
+"""One instrumentor for each library: Pyramid, SQLAlchemy, redis, requests."""

@@ -1,0 +1,231 @@
+"""Pyramid: a span and a measurement for each request, around everything the application does.
+
+A subclass of Pyramid's Router takes its place where applications are made. That is outside of all tweens, explicit
+ones too, needs no event subscriber and no tween of ours, and `isinstance(app, Router)`, ``app.registry`` and
+``pyramid.scripting`` go on as before. A Router that nothing was decided for behaves as Pyramid's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from random import getrandbits
+from typing import Any
+
+import pyramid.config
+import pyramid.request
+import pyramid.router
+from opentelemetry import context as otel_context
+from opentelemetry.instrumentation.pyramid import PyramidInstrumentor as ContribPyramidInstrumentor
+from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
+from opentelemetry.util.http import get_excluded_urls
+from pyramid.httpexceptions import HTTPException
+from pyramid.threadlocal import RequestContext
+
+from c2c_otel import admin, application, request_id, telemetry
+from c2c_otel.current_request import KEY
+from c2c_otel.instrumentation import exchange as exchanges
+from c2c_otel.instrumentation import pyramid_render, wsgi_attributes, wsgi_body
+from c2c_otel.instrumentation.exchange import ENVIRON_ID, TRACER, Exchange, error_type, route_of
+from c2c_otel.instrumentation.request_classes import RequestClasses
+from c2c_otel_exporters import guard
+
+__all__ = ["PyramidInstrumentor", "TracedRouter"]
+
+Environ = dict[str, Any]
+
+_every_application = False
+"""Whether applications are traced that nobody has asked about: under the launcher."""
+_some_application = False
+"""Whether some application was instrumented by its configuration: then what all share stays."""
+
+
+class _SpannedRouter(pyramid.router.Router):  # type: ignore[misc]  # Pyramid has no types
+    """Tells the exchange which request is handled, and gives subrequests their spans."""
+
+    def invoke_request(self, request: Any, _use_tweens: bool = True) -> Any:
+        exchange = otel_context.get_current().get(KEY)
+        if exchange.__class__ is not Exchange:
+            return super().invoke_request(request, _use_tweens)
+        assert isinstance(exchange, Exchange)
+        if exchange.in_request:
+            return self._invoke_subrequest(request, _use_tweens)
+        exchange.request = request
+        exchange.in_request = True
+        try:
+            return super().invoke_request(request, _use_tweens)
+        finally:
+            exchange.in_request = False
+
+    def _invoke_subrequest(self, request: Any, use_tweens: bool) -> Any:
+        """A subrequest, or a request to an application that this one calls: a child span, no measurement."""
+        previous = otel_context.get_current()
+        span = None
+        try:
+            span = _subrequest_span(request, previous)
+            otel_context.attach(set_span_in_context(span, previous))
+        except Exception:
+            guard.failed("pyramid.subrequest")
+        status, error = 500, None
+        try:
+            response = super().invoke_request(request, use_tweens)
+            status, error = getattr(response, "status_int", 200), getattr(request, "exception", None)
+            return response
+        except BaseException as raised:
+            error = raised
+            if isinstance(raised, HTTPException):
+                status = raised.status_int
+            raise
+        finally:
+            otel_context.attach(previous)
+            if span is not None:
+                _end_subrequest(span, request, status, error)
+
+
+def _subrequest_span(request: Any, context: Any) -> Span:
+    method = wsgi_attributes.known_method(request.method)
+    attributes = {"http.request.method": method, "url.path": request.path}
+    return telemetry.get().tracer(TRACER).start_span(method, context, attributes=attributes)
+
+
+def _end_subrequest(span: Span, request: Any, status: int, error: BaseException | None) -> None:
+    try:
+        span.set_attribute("http.response.status_code", status)
+        if route := route_of(request):
+            span.set_attributes({"pyramid.route.name": route[0], "http.route": route[1]})
+            span.update_name(f"{wsgi_attributes.known_method(request.method)} {route[1]}")
+        if error is not None and not (isinstance(error, HTTPException) and error.status_int < 500):
+            span.record_exception(error)
+        if status >= 500:
+            span.set_attribute("error.type", str(status) if error is None else error_type(error))
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+    except Exception:
+        guard.failed("pyramid.subrequest_end")
+
+
+class TracedRouter(_SpannedRouter):
+    """A Pyramid application as a WSGI callable, with its telemetry and our views around it."""
+
+    def __init__(self, registry: Any) -> None:
+        super().__init__(registry)
+        self._c2c_traced = False
+        self._c2c_admin: admin.Admin | None = None
+        self._c2c_classes = RequestClasses()
+        decided = application.of(registry)
+        if not (decided.traced or decided.included or _every_application):
+            return
+        process = telemetry.get()
+        settings = decided.settings or process.settings
+        self._c2c_traced = (decided.traced or _every_application) and not settings.sdk_disabled
+        excluded = get_excluded_urls("PYRAMID")
+        self._c2c_excluded = excluded.url_disabled if getattr(excluded, "_excluded_urls", True) else None
+        self._c2c_captured = wsgi_attributes.CapturedHeaders() or None
+        if decided.included or (_every_application and settings.auto_include):
+            self._c2c_admin = admin.Admin(registry, settings, decided.route_prefix, _AdminRouter)
+        process.application_ready()
+
+    def request_context(self, environ: Environ) -> Any:
+        """As the Router's, with the classes of requests kept."""
+        extensions = self.request_extensions
+        if (
+            extensions is None
+            or not self._c2c_traced
+            or pyramid.router.apply_request_extensions is not pyramid.request.apply_request_extensions
+        ):
+            return super().request_context(environ)
+        request = self.request_factory(environ)
+        request.registry = self.registry
+        request.invoke_subrequest = self.invoke_subrequest
+        self._c2c_classes.apply(request, extensions)
+        return RequestContext(request)
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if not self._c2c_traced:
+            return self._c2c_answer(environ, start_response)
+        exchange = None
+        try:
+            if self._c2c_excluded is None or not self._c2c_excluded(wsgi_attributes.request_url(environ)):
+                exchange = exchanges.begin(environ, start_response, self._c2c_captured)
+        except Exception:
+            guard.failed("pyramid.begin")
+        if exchange is None:
+            return self._c2c_answer(environ, start_response)
+        try:
+            body = self._c2c_answer(environ, exchange.start_response)
+        except BaseException as error:
+            exchange.raised(error)
+            raise
+        exchange.answered()
+        return wsgi_body.wrap(body, exchange)
+
+    def _c2c_answer(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Our views or the application, one of them and once."""
+        ours = self._c2c_admin
+        if ours is not None and environ.get("PATH_INFO") in ours.paths:
+            return ours.answer(environ, start_response, super().__call__, self.request_context)
+        answer: Iterable[bytes] = super().__call__(environ, start_response)
+        return answer
+
+
+class _AdminRouter(_SpannedRouter):
+    """Our own views: a part of the request that has reached them."""
+
+
+class _RequestId:
+    """``request.c2c_request_id``: of the request being served; else of the request's own headers; else a new one."""
+
+    def __get__(self, request: Any, owner: type | None = None) -> Any:
+        if request is None:
+            return self
+        environ = request.environ
+        found = environ.get(ENVIRON_ID) or request_id.get() or request_id.from_environ(environ)
+        if found is None:
+            found = request_id.from_trace_id(getrandbits(128))
+        environ[ENVIRON_ID] = found
+        return found
+
+
+class PyramidInstrumentor(ContribPyramidInstrumentor):
+    """``instrument()``: every application made from here on. ``instrument_config(config)``: that one."""
+
+    _instance = None  # contrib keeps its singleton in this attribute, which a subclass would find
+    _is_instrumented_by_opentelemetry = False
+
+    def _instrument(self, **kwargs: Any) -> None:
+        global _every_application
+        _every_application = True
+        _put_in_place()
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        global _every_application
+        _every_application = False
+        if not _some_application:
+            _take_away()
+
+    @staticmethod
+    def instrument_config(config: Any) -> None:
+        """To be called before ``config.make_wsgi_app()``. Idempotent."""
+        global _some_application
+        _some_application = True
+        telemetry.get().install()
+        application.of(config.registry).traced = True
+        _put_in_place()
+
+    @staticmethod
+    def uninstrument_config(config: Any) -> None:
+        """Undo `instrument_config`, where the application has not been made yet."""
+        application.of(config.registry).traced = False
+
+
+def _put_in_place() -> None:
+    pyramid.config.Router = TracedRouter
+    pyramid.request.CallbackMethodsMixin.c2c_request_id = _RequestId()  # of Request and of testing.DummyRequest
+    pyramid_render.patch()
+
+
+def _take_away() -> None:
+    if pyramid.config.Router is TracedRouter:
+        pyramid.config.Router = pyramid.router.Router
+    if "c2c_request_id" in vars(pyramid.request.CallbackMethodsMixin):
+        del pyramid.request.CallbackMethodsMixin.c2c_request_id
+    pyramid_render.unpatch()

@@ -1,0 +1,144 @@
+"""What a WSGI environ says about a request, as stable OpenTelemetry HTTP attributes.
+
+https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote, unquote_plus
+
+from opentelemetry.util.http import (
+    OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS,
+    OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST,
+    OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE,
+    get_custom_header_attributes,
+    get_custom_headers,
+    normalise_request_header_name,
+    normalise_response_header_name,
+)
+
+__all__ = ["CapturedHeaders", "attributes", "known_method", "redacted_query", "request_url"]
+
+OTHER = "_OTHER"
+"""What semantic conventions call every method that is not a registered one: it bounds names and series."""
+
+_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_PATH_SAFE = "/:@!$&'()*+,;=~-._"
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/:@!$&'()*+,;=~._-]*\Z")
+_SECRET_NAME = re.compile(
+    r"secret|passw|token|credential|signature|api[-_]?key|access[-_]?key|auth|^(sig|pwd|key|jwt|code)$", re.IGNORECASE
+)
+_QUERY_PART = re.compile(r"[^&;]+")
+
+
+def known_method(method: str) -> str:
+    """The method, or ``_OTHER``. Methods are case-sensitive."""
+    return method if method in _METHODS else OTHER
+
+
+def attributes(environ: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Attributes known when a request arrives. ``method``: as `known_method` gave it."""
+    scheme = environ.get("wsgi.url_scheme", "http")
+    found: dict[str, Any] = {
+        "http.request.method": method,
+        "url.scheme": scheme,
+        "url.path": _path(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")),
+    }
+    if method == OTHER:
+        found["http.request.method_original"] = environ.get("REQUEST_METHOD", "")
+    if query := environ.get("QUERY_STRING"):
+        found["url.query"] = redacted_query(query)
+    _add_server(found, environ, scheme)
+    if client := environ.get("REMOTE_ADDR"):
+        found["client.address"] = client
+    if agent := environ.get("HTTP_USER_AGENT"):
+        found["user_agent.original"] = agent
+    protocol = environ.get("SERVER_PROTOCOL", "")
+    if protocol.startswith("HTTP/"):
+        found["network.protocol.version"] = protocol[5:]
+    return found
+
+
+def _path(path: str) -> str:
+    """``path`` is text of latin-1 characters that stand for bytes (PEP 3333); given back percent-encoded."""
+    if _PLAIN_PATH.match(path):
+        return path
+    return quote(path.encode("latin-1", "replace"), safe=_PATH_SAFE)
+
+
+def _add_server(found: dict[str, Any], environ: Mapping[str, Any], scheme: str) -> None:
+    """The name and port that the client asked for; where it named none, what the server calls itself."""
+    host = environ.get("HTTP_HOST") or ""
+    if not host:
+        found["server.address"] = environ.get("SERVER_NAME", "")
+        port = environ.get("SERVER_PORT", "")
+    elif host[0] == "[":
+        address, _, rest = host[1:].partition("]")
+        found["server.address"] = address
+        port = rest[1:]
+    else:
+        found["server.address"], _, port = host.partition(":")
+    if port.isascii() and port.isdecimal() and len(port) <= 5:
+        found["server.port"] = int(port)
+    elif scheme in _DEFAULT_PORTS:
+        found["server.port"] = _DEFAULT_PORTS[scheme]
+
+
+def redacted_query(query: str) -> str:
+    """A query string whose secrets are ``REDACTED``; recognised by their names, percent-encoded or not.
+
+    >>> redacted_query("a=1&secret=x&api%4bey=y")
+    'a=1&secret=REDACTED&api%4bey=REDACTED'
+    """
+    if "%" not in query and not _SECRET_NAME.search(query) and not _has_short_secret(query):
+        return query
+    return _QUERY_PART.sub(_redacted_part, query)
+
+
+def _has_short_secret(query: str) -> bool:
+    return any(_SECRET_NAME.search(part.partition("=")[0]) for part in _QUERY_PART.findall(query))
+
+
+def _redacted_part(part: re.Match[str]) -> str:
+    name, separator, _ = part[0].partition("=")
+    return f"{name}=REDACTED" if separator and _SECRET_NAME.search(unquote_plus(name)) else part[0]
+
+
+def request_url(environ: Mapping[str, Any]) -> str:
+    """The whole URL, as the patterns of excluded URLs are matched against it."""
+    host = environ.get("HTTP_HOST") or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
+    path = _path(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+    query = environ.get("QUERY_STRING")
+    return f"{environ.get('wsgi.url_scheme', 'http')}://{host}{path}{'?' + query if query else ''}"
+
+
+class CapturedHeaders:
+    """Headers that ``OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_*`` ask for; falsy where they ask for none."""
+
+    def __init__(self) -> None:
+        self._request = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST)
+        self._response = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE)
+        self._hidden = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS)
+
+    def __bool__(self) -> bool:
+        return bool(self._request or self._response)
+
+    def of_request(self, environ: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Attributes ``http.request.header.{name}``."""
+        headers = {
+            name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")
+        }
+        return get_custom_header_attributes(headers, self._request, self._hidden, normalise_request_header_name)
+
+    def of_response(self, headers: list[tuple[str, str]]) -> dict[str, list[str]]:
+        """Attributes ``http.response.header.{name}``."""
+        gathered: dict[str, str | list[str]] = {}
+        for name, value in headers:
+            values = gathered.setdefault(name.lower(), [])
+            if isinstance(values, list):
+                values.append(value)
+        return get_custom_header_attributes(gathered, self._response, self._hidden, normalise_response_header_name)
