@@ -1,5 +1,6 @@
-"""``python3 tests/provision/venv.py run|test``: .venv with what `make run` or `make test` needs; quick when it is there.
+"""``python3 tests/provision/venv.py run|test``: .venv with what `make run` or `make test` needs.
 
+Quick when it is there already.
 A stamp in .venv names what it was made from (pyproject.toml, constraints.txt, the Python, the place). With another
 stamp it is brought up to date; where its Python does not run, is another one or was moved, it is made anew.
 ``python3 tests/provision/venv.py constraints`` resolves everything afresh in a temporary environment and writes
