@@ -19,11 +19,16 @@ _WORTH_PACKING = 1000
 def metrics(request: Any) -> Response:
     content_type, body = telemetry.get().render(request.headers.get("Accept", ""))
     response = Response(headerlist=[("Content-Type", content_type), ("Vary", "Accept, Accept-Encoding")])
-    if len(body) >= _WORTH_PACKING and "gzip" in request.accept_encoding:
+    if len(body) >= _WORTH_PACKING and _takes_gzip(request):
         body = gzip.compress(body, 1)
         response.headers["Content-Encoding"] = "gzip"
     response.body = body
     return response
+
+
+def _takes_gzip(request: Any) -> bool:
+    """Without the header any coding is acceptable (RFC 9110), but whoever does not send it cannot unpack."""
+    return "Accept-Encoding" in request.headers and bool(request.accept_encoding.acceptable_offers(["gzip"]))
 
 
 def includeme(config: Any) -> None:
