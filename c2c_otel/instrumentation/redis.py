@@ -341,7 +341,8 @@ def _arguments(command: Any) -> Sequence[Any]:
 
 
 def _is_transaction(pipeline: Any) -> bool:
-    if getattr(pipeline, "is_transaction", False) or getattr(pipeline, "explicit_transaction", False):
+    own = vars(pipeline)  # `transaction` is also a method of the class
+    if own.get("transaction") or own.get("is_transaction") or own.get("explicit_transaction"):
         return True
     strategy = getattr(pipeline, "_execution_strategy", None)
     return strategy is not None and type(strategy).__name__.startswith("Transaction")

@@ -25,7 +25,6 @@ from opentelemetry import propagate
 from opentelemetry.context.context import Context
 from opentelemetry.instrumentation.requests import RequestsInstrumentor as _Contrib
 from opentelemetry.instrumentation.utils import unwrap
-from opentelemetry.propagators.textmap import Setter
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.http import (
     ExcludeList,
@@ -40,7 +39,7 @@ from requests.sessions import Session
 from requests.structures import CaseInsensitiveDict
 from wrapt import wrap_function_wrapper
 
-from c2c_otel import telemetry
+from c2c_otel import request_id, telemetry
 from c2c_otel.instrumentation import client, requests_timeout
 from c2c_otel.instrumentation.client_headers import CapturedHeaders
 from c2c_otel.instrumentation.wsgi_attributes import OTHER, known_method, redacted_query
@@ -58,8 +57,8 @@ _resend: ContextVar[int] = ContextVar("c2c_otel_requests_resend", default=0)
 """How many redirects led to the request that is sent."""
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-_ID_HEADER = "x-request-id"
-_ID_IS_OURS = "_c2c_otel_request_id"
+_OURS = "_c2c_otel_request_id"
+"""In the dictionary of a prepared request: the headers with a request id that `_inject` added, and their values."""
 
 _Hook = Callable[..., Any] | None
 
@@ -335,36 +334,20 @@ def _parsed(url: str) -> tuple[str, str, str, int | None]:
     return redacted, scheme, parts.hostname or "", port if port is not None else _DEFAULT_PORTS.get(scheme)
 
 
-class _Headers(Setter[Any]):
-    """Sets headers; a request id that the caller has put there stays."""
-
-    def set(self, carrier: Any, key: str, value: str) -> None:
-        if key.lower() in self._ids() and key in carrier:
-            return
-        carrier[key] = value
-
-    @staticmethod
-    def _ids() -> tuple[str, ...]:
-        custom = telemetry.get().settings.request_id_header
-        return (_ID_HEADER,) if custom is None else (_ID_HEADER, custom.lower())
-
-
-_KEEPING = _Headers()
-
-
 def _inject(request: PreparedRequest) -> None:
-    """Trace and request id as headers. A prepared request that is sent once more gets the id of the request that
-    is then being served, not what it was given the first time."""
+    """Trace and request id as headers; an id that the caller has put there stays. A prepared request that is sent
+    once more gets the id of the request that is then being served, not what it was given the first time."""
     headers = request.headers
     if headers is None:
         headers = request.headers = CaseInsensitiveDict()
-    if request.__dict__.get(_ID_IS_OURS):
-        propagate.inject(headers)
-        return
-    before = _ID_HEADER in headers
-    propagate.inject(headers, setter=_KEEPING)
-    if not before and _ID_HEADER in headers:
-        request.__dict__[_ID_IS_OURS] = True
+    for name, value in request.__dict__.get(_OURS, ()):
+        if headers.get(name) == value:
+            del headers[name]
+    custom = telemetry.get().settings.request_id_header
+    names_of_id = (request_id.HEADER,) if custom is None else (request_id.HEADER, custom)
+    absent = [name for name in names_of_id if name not in headers]
+    propagate.inject(headers)
+    request.__dict__[_OURS] = [(name, headers[name]) for name in absent if name in headers]
 
 
 def _resolve_redirects(

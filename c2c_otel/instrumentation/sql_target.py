@@ -32,7 +32,7 @@ def target_of(connection: Any) -> Target:
     url = engine.url
     system = _system(engine.dialect)
     if url.host is None and system == "postgresql":
-        info = connection.connection.info
+        info = _info(connection.connection)
         target = info.get(_KEY)
         if target is None:
             target = info[_KEY] = _asked(system, url, connection.connection)
@@ -46,6 +46,15 @@ def _system(dialect: Any) -> str:
     if getattr(dialect, "is_mariadb", False):
         return "mariadb"
     return _SYSTEMS.get(name, name)
+
+
+def _info(proxy: Any) -> Any:
+    """The dictionary that stays with the driver's connection; a connection that a dialect gets to know the server
+    with is outside of the pool and has none."""
+    try:
+        return proxy.info
+    except (AttributeError, NotImplementedError):
+        return {}
 
 
 def _asked(system: str, url: Any, connection: Any) -> Target:
