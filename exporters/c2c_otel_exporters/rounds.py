@@ -28,6 +28,7 @@ class Rounds:
         self._done = 0
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def run(self, timeout: float) -> bool:
         """Have a round that begins after now. False if it was not over in time; another thread then takes over.
@@ -42,6 +43,8 @@ class Rounds:
 
     def _ask(self, timeout: float) -> bool:
         with self._condition:
+            if self._closed:
+                return True
             self._asked += 1
             ticket = self._asked
             thread = self._thread or self._begin()
@@ -57,8 +60,9 @@ class Rounds:
         return complete
 
     def close(self) -> None:
-        """The thread ends after its round, if it has one."""
+        """The thread ends after its round, if it has one, and there are no more rounds."""
         with self._condition:
+            self._closed = True
             self._thread = None
             self._condition.notify_all()
 
