@@ -161,7 +161,10 @@ class Sender:
         self._start()
         self._hurry.set()
         self._wakeup.set()
-        return done.wait(timeout)
+        sent = done.wait(timeout)
+        with contextlib.suppress(ValueError):
+            self._flushes.remove(done)
+        return sent
 
     def close(self, timeout: float = 1.0) -> None:
         """Send the rest, if that is possible in time, and end the thread. Later lines are dropped."""
@@ -207,20 +210,19 @@ class Sender:
             return False
 
     def _drain(self) -> bool:
-        """Send what is queued; whether the server took it."""
-        flushes = len(self._flushes)
-        for sent in range(1, 1_000_000):
-            packet = self._pending or next_packet(self._queue, self._max_packet)
+        """Send what is queued at the beginning, at least; whether the server took it."""
+        flushes = list(self._flushes)
+        for sent in range(1, len(self._queue) + 2):
+            self._pending = packet = self._pending or next_packet(self._queue, self._max_packet)
             if not packet:
                 break
-            self._pending = packet
             if not self._target.send(packet):
                 return False
             self._pending = b""
             if sent % 16 == 0:
                 time.sleep(0.001)  # a burst would overrun the buffer of the receiver
-        for _ in range(flushes):
-            self._flushes.popleft().set()
+        for done in flushes:
+            done.set()
         return True
 
 

@@ -104,7 +104,7 @@ def number_value(value: object) -> str:
             return str(int(value))
         text = repr(float(value))  # type: ignore[arg-type] # what float() refuses is what the except is for
     except (TypeError, OverflowError) as error:
-        raise ValueError(f"{value!r:.100} is not a number") from error
+        raise ValueError(f"a value of type {type(value).__name__} is not a number") from error
     if "n" in text:  # nan, inf
         raise ValueError(f"{text} is not a finite number")
     if "e" in text:
