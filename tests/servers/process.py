@@ -2,7 +2,7 @@
 
 Each server is the leader of a process group of its own, so that Ctrl-C reaches pytest alone, and so that whatever
 the server forks can be ended with it. Three nets catch what is still running: `Server.stop` (``finally``), `atexit`,
-and `reaper.py`, a child that ends the groups it was told of once its standard input closes (pytest was killed).
+and `reaper.py`, a child that ends what it was told of once its standard input closes (pytest was killed).
 """
 
 from __future__ import annotations
@@ -219,6 +219,7 @@ class Server:
         """Raises Unavailable where the program cannot be had, NotReady where it does not start."""
         for attempt in (1, 2, 3):
             self.directory = Path(tempfile.mkdtemp(prefix=f"c2c-{self.name.lower().split()[0]}-"))
+            _tell_reaper(str(self.directory))
             self._remove = weakref.finalize(self, shutil.rmtree, self.directory, ignore_errors=True)
             try:
                 self._start()

@@ -67,16 +67,18 @@ def test_a_program_that_exits_is_reported_with_its_last_words(tmp_path: Path) ->
     process.stop()
 
 
-def test_servers_go_when_pytest_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_servers_go_however_pytest_ends(number: signal.Signals, tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from tests.servers import Process\n"
-        f"print(Process(['sleep', '600'], Path({str(tmp_path)!r}, 'sleep')).pid, flush=True); time.sleep(600)"
+        "import time; from tests.servers import Redis; r = Redis().start(); "
+        "print(r._process.pid, r.directory, flush=True); time.sleep(600)"
     )
     parent = Process([sys.executable, "-c", script], tmp_path / "log", cwd=Path(__file__).parents[2])
-    pid = parent.wait_until("the sleeper's pid", lambda: int(parent.output() or 0))
-    assert alive(pid)
-    parent.send_signal(signal.SIGKILL)
-    wait_until("the sleeper's end", lambda: not alive(pid))
+    pid, directory = parent.wait_until("the server's pid", lambda: parent.output().split())
+    assert alive(int(pid))
+    assert Path(directory).is_dir()
+    parent.send_signal(number)
+    wait_until("the server's end", lambda: not alive(int(pid)) and not Path(directory).exists())
     parent.stop()
 
 
