@@ -255,12 +255,12 @@ class Span(sdk.Span):
             for key, value in tuple(attributes.items()):
                 self.set_attribute(key, value)
             return
-        shared = self._shared
-        cleaned = readable.bounded(attributes, None, shared.limits.max_span_attribute_length)
-        own = self._bounded_attributes()
-        for key, value in cleaned.items():
-            own[key] = value
-        own.dropped += cleaned.dropped
+        self._bounded_attributes()
+        try:
+            super().set_attributes(attributes)
+        except Exception:
+            for key, value in readable.pairs(attributes):
+                self._set_carefully(key, value)
 
     # -- events, links, name, status --------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ __all__ = [
     "exportable_status",
     "exportable_text",
     "exportable_time",
+    "pairs",
 ]
 
 _MAX_DEPTH = 20
@@ -72,10 +73,14 @@ def exportable_attributes(attributes: Mapping[str, Any] | None) -> Mapping[str, 
         # Emptied by its limit, it still tells how many were dropped.
         return attributes if isinstance(attributes, BoundedAttributes) else {}
     kept = dict(attributes)
-    for key, value in attributes.items() if isinstance(attributes, BoundedAttributes) else tuple(kept.items()):
-        if not (key.isascii() or _is_utf8(key)) or not encodable(value):
-            del kept[key]
-            guard.dropped("span_attribute", 1, f"{key!r} ({type(value).__name__}), which cannot be encoded")
+    refused: list[str] = []
+    for key, value in kept.items():
+        # The first test is `encodable` for most values, without the call.
+        sound = value.isascii() if type(value) is str else type(value) in _SAFE
+        if not (sound or encodable(value)) or not (key.isascii() or _is_utf8(key)):
+            refused.append(key)
+    for key in refused:
+        guard.dropped("span_attribute", 1, f"{key!r} ({type(kept.pop(key)).__name__}), which cannot be encoded")
     if isinstance(attributes, BoundedAttributes):
         copy = BoundedAttributes(attributes.maxlen, kept, immutable=True)
         copy.dropped = attributes.dropped
@@ -157,12 +162,18 @@ def bounded(attributes: Any, limit: int | None, max_length: int | None) -> Bound
     try:
         return BoundedAttributes(limit, attributes, immutable=False, max_value_len=max_length)
     except Exception:
-        pairs = list(attributes.items()) if isinstance(attributes, Mapping) else []
-        if not pairs:
-            guard.dropped("span_attribute", 1, f"attributes that are no mapping ({type(attributes).__name__})")
-    for key, value in pairs:
+        given = pairs(attributes)
+    for key, value in given:
         try:
             result[key] = value
         except Exception:
             guard.dropped("span_attribute", 1, f"{key!r} ({type(value).__name__}), which cannot be cleaned")
     return result
+
+
+def pairs(attributes: object) -> list[tuple[Any, Any]]:
+    """The items of a mapping; none, and one more dropped, of what is no mapping."""
+    if isinstance(attributes, Mapping):
+        return list(attributes.items())
+    guard.dropped("span_attribute", 1, f"attributes that are no mapping ({type(attributes).__name__})")
+    return []

@@ -119,7 +119,7 @@ def from_trace_id(trace_id: int) -> str:
     >>> from_trace_id(0x4BF92F3577B34DA6A3CE929D0E0E4736)
     '4bf92f35-77b3-4da6-a3ce-929d0e0e4736'
     """
-    text = f"{trace_id:032x}"
+    text = trace_id.to_bytes(16, "big").hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 

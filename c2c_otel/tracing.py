@@ -161,7 +161,6 @@ class Tracer(sdk.Tracer):
     _shared: Shared
     _rules: sampling.Rules | None
     _rules_of: Sampler | None
-    _ids_of: IdGenerator | None
 
     @classmethod
     def of(cls, tracer: sdk.Tracer) -> Tracer:
@@ -260,7 +259,7 @@ class Tracer(sdk.Tracer):
         else:
             self._give(span, attributes)
         if links:
-            span._links = span._new_links(links)
+            self._link(span, links)
         if not record_exception:
             span._record_exception = False
         if not set_status_on_exception:
@@ -290,6 +289,13 @@ class Tracer(sdk.Tracer):
             pass  # no mapping: said below
         limits = shared.limits
         span._attributes = readable.bounded(attributes, limits.max_span_attributes, limits.max_span_attribute_length)
+
+    @staticmethod
+    def _link(span: Span, links: Sequence[Link]) -> None:
+        try:
+            span._links = span._new_links(links)
+        except Exception:
+            guard.dropped("span_link", 1, "links that cannot be cleaned")
 
     def _ask(  # noqa: PLR0917 - what a sampler is asked
         self,
