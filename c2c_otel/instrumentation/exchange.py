@@ -116,7 +116,7 @@ class Exchange(CurrentRequest):
     # -- the context ----------------------------------------------------------------------------------------------
 
     def _attach(self, context: Context, base: Context) -> None:
-        self._context = context
+        self._context: Context | None = context  # refers to this object: a cycle, until the end
         self._base = base
         otel_context.attach(context)
 
@@ -127,11 +127,15 @@ class Exchange(CurrentRequest):
 
     def resume(self) -> Context | None:
         """Application code is called again (a step of the body). Returns what to give to `pause`."""
-        self.running = True
         current = otel_context.get_current()
         if current.get(KEY) is self:
+            self.running = True
             return None
-        otel_context.attach(self._context)
+        context = self._context
+        if context is None:
+            return None
+        self.running = True
+        otel_context.attach(context)
         return current
 
     def pause(self, previous: Context | None) -> None:
@@ -227,6 +231,8 @@ class Exchange(CurrentRequest):
             guard.failed("pyramid.finish")
         finally:
             self._leave()
+            self._context = None
+            self._recorded = self.error = None  # whose traceback refers to frames that refer to this object
 
     def _end(self, elapsed: int) -> None:
         status = self.status = 500 if self.status is None else self.status

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import logging
 import threading
+import weakref
 from typing import Any
 
 import pytest
@@ -785,3 +786,33 @@ def test_lines_logged_until_the_end_know_their_request(fake: FakeTelemetry) -> N
     finally:
         logger.removeHandler(handler)
     assert seen == [("me", "hello"), ("me", "hello"), None]
+
+
+@pytest.mark.parametrize("path", ["/hello", "/json", "/boom", "/stream"])
+def test_a_request_leaves_no_garbage(fake: FakeTelemetry, path: str) -> None:
+    class Watched:
+        """Kept by the environ, and so by whatever keeps that."""
+
+    views = {
+        "hello": hello,
+        "boom": boom,
+        "json": {"view": lambda request: {}, "renderer": "json"},
+        "stream": lambda request: Response(app_iter=iter([b"x"])),
+    }
+    app = make(views)
+    watched = kit.environ(path, watched=Watched())
+    gone = weakref.ref(watched["watched"])
+    gc.disable()
+    try:
+        answer = kit.Answer()
+        try:
+            answer.body_object = app(watched, answer.start_response)
+            answer.read()
+        except ValueError:
+            pass
+        answer.body_object = None
+        del watched, answer
+        fake.clear()
+        assert gone() is None
+    finally:
+        gc.enable()

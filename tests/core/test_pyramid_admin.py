@@ -123,7 +123,7 @@ def test_pyramid_s_last_application_is_the_application() -> None:
 
 def test_default_permission_csrf_tweens_policies_and_root_factory(launched: FakeTelemetry) -> None:
     class Root:
-        __acl__ = [(Deny, Everyone, "view")]
+        __acl__ = ((Deny, Everyone, "view"),)
 
         def __init__(self, request: Any) -> None:
             asked.append("root factory")

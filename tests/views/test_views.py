@@ -13,7 +13,6 @@ from pyramid.config import Configurator
 
 from c2c_otel.settings import Settings
 from c2c_otel_exporters import guard
-from tests import pyramid_kit as kit
 from tests.pyramid_kit import Answer, FakeTelemetry, assert_left_nothing, get
 
 
