@@ -17,6 +17,8 @@ from c2c_otel_exporters.statsd import Names, Sender
 from c2c_otel_exporters.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from opentelemetry.sdk._logs import LoggerProvider
     from opentelemetry.sdk.metrics.export import MetricReader
     from opentelemetry.sdk.resources import Resource
@@ -31,8 +33,6 @@ __all__ = ["EXIT_SECONDS", "Parts", "make"]
 
 EXIT_SECONDS = 2.0
 """How long a worker that exits waits for its collectors: gunicorn gives it 30, other masters less."""
-
-_ALONE = "These are the metrics of one process, not of all workers: no directory to share them in can be written to."
 
 
 @dataclasses.dataclass
@@ -54,8 +54,7 @@ class Parts:
     def families(self) -> tuple[list[Family], list[str]]:
         """The measurements of all processes of the service, and what must be said about them."""
         self.publisher.publish()
-        shared = self.run is not None and self.store.shared
-        return self.scraper.scrape(), [] if shared else [_ALONE]
+        return self.scraper.families(), list(self.scraper.comments())
 
     def render(self, accept: str) -> tuple[str, bytes]:
         """The body of /metrics and its content type, as negotiated by an Accept header."""
@@ -76,7 +75,8 @@ class Parts:
             yield "port", self.port.close
         if self.sender:
             yield "statsd", lambda: self.sender.close(EXIT_SECONDS)
-        yield "otlp", lambda: otlp.shutdown(self.span_processors, self.metric_readers, self.logger_provider)
+        logs = [self.logger_provider] if self.logger_provider else []
+        yield "otlp", lambda: otlp.shutdown([*self.span_processors, *self.metric_readers, *logs])
         yield "store", self.store.close
         if self.run:
             yield "run", self.run.leave
@@ -92,16 +92,14 @@ class Parts:
 
 def make(settings: Settings, run_id: str) -> Parts:
     """The parts of this process; no thread runs yet but those of the exporters that the settings name."""
-    run = _join(settings, run_id)
+    run, reason = _join(settings, run_id)
     directory = run.metrics if run else None
+    store = Store(directory, settings.metrics_max_series, reason=reason)
     address = settings.statsd_address
-    parts = build(
-        settings, Store(directory, max_series=settings.metrics_max_series), Sender(*address) if address else None
-    )
+    parts = build(settings, store, Sender(*address) if address else None, directory)
     parts.run = run
-    parts.scraper = merge.Scraper(directory, parts.store)
     parts.span_processors = otlp.span_processors(settings)
-    parts.metric_readers = otlp.metric_readers(settings, parts.publisher, parts.store)
+    parts.metric_readers = otlp.metric_readers(settings, store, parts.resource, parts.publisher.sdk_metrics)
     parts.logger_provider = otlp.logger_provider(settings, parts.resource)
     if settings.prometheus_port is not None:
         from c2c_otel import prometheus_port
@@ -110,23 +108,22 @@ def make(settings: Settings, run_id: str) -> Parts:
     return parts
 
 
-def build(settings: Settings, store: Store, sender: Any) -> Parts:
-    """Parts around a store and a statsd sender, of this process alone."""
+def build(settings: Settings, store: Store, sender: Any, directory: Path | None = None) -> Parts:
+    """Parts around a store and a statsd sender."""
     names = Names(settings.statsd_prefix, settings.statsd_use_tags, settings.statsd_tags)
-    publisher = Publisher(store, sender=sender, names=names, providers=metrics.PROVIDERS)
     return Parts(
         store,
-        merge.Scraper(None, store),
-        publisher,
+        merge.Scraper(directory, store),
+        Publisher(store, sender=sender, names=names, providers=metrics.providers),
         Sink(store, names, sender, stats=settings.stats_view),
         otlp.resource(settings),
         sender=sender,
     )
 
 
-def _join(settings: Settings, run_id: str) -> Run | None:
+def _join(settings: Settings, run_id: str) -> tuple[Run | None, str]:
     try:
-        return runtime_dir.Run.join(settings, run_id)
+        return runtime_dir.Run.join(settings, run_id), ""
     except OSError as error:
-        guard.warn_once("runtime_dir", "%s (%s)", _ALONE, error)
-        return None
+        guard.warn_once("runtime_dir", "Metrics are those of each process alone, not of all workers: %s", error)
+        return None, str(error)

@@ -61,7 +61,9 @@ class _Records(logging.Handler):
 class Captured:
     """What was recorded since the capture began."""
 
-    def __init__(self, owner: telemetry.Telemetry, exporter: InMemorySpanExporter, lines: _Lines, logs: _Records) -> None:
+    def __init__(
+        self, owner: telemetry.Telemetry, exporter: InMemorySpanExporter, lines: _Lines, logs: _Records
+    ) -> None:
         self._telemetry = owner
         self._exporter = exporter
         self._lines = lines
@@ -87,7 +89,8 @@ class Captured:
             return [
                 (span.name, below(span.context.span_id))
                 for span in spans
-                if span.context and (span.parent.span_id if span.parent and span.parent.span_id in known else None) == parent
+                if span.context
+                and (span.parent.span_id if span.parent and span.parent.span_id in known else None) == parent
             ]
 
         return below(None)
