@@ -67,7 +67,7 @@ def instrument(settings: Settings, *, whole_process: bool) -> None:
             continue
         if name not in _hooked:
             _hooked.add(name)
-            wrapt.register_post_import_hook(_instrument_later(module, cls), awaited)
+            wrapt.register_post_import_hook(_instrument_later(awaited, module, cls), awaited)
     if "gunicorn" not in _hooked:
         _hooked.add("gunicorn")
         wrapt.register_post_import_hook(_wrap_worker, "gunicorn.workers.base")
@@ -75,9 +75,13 @@ def instrument(settings: Settings, *, whole_process: bool) -> None:
             wrapt.register_post_import_hook(_hold_arbiter, "gunicorn.arbiter")
 
 
-def _instrument_later(module: str, cls: str) -> Callable[[Any], None]:
-    def instrument_now(_module: Any) -> None:
+def _instrument_later(awaited: str, module: str, cls: str) -> Callable[[Any], None]:
+    parent, _, child = awaited.rpartition(".")
+
+    def instrument_now(imported: Any) -> None:
         try:
+            if parent:  # the import binds it only after this hook
+                setattr(sys.modules[parent], child, imported)
             telemetry.get().install()
             getattr(import_module(module), cls)().instrument(skip_dep_check=True)
         except Exception:

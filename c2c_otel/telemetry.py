@@ -18,7 +18,7 @@ from opentelemetry import metrics as metrics_api
 from opentelemetry import trace
 
 from c2c_otel import __version__, request_id, runtime_dir
-from c2c_otel.settings import Settings
+from c2c_otel.settings import ConfigurationError, Settings
 from c2c_otel_exporters import guard
 from c2c_otel_exporters.null_sink import NULL_SINK
 
@@ -181,7 +181,13 @@ class Telemetry:
             if self.settings.sdk_disabled:
                 self.sink = NULL_SINK
                 return
-            self._start()
+            try:
+                self._start()
+            except ConfigurationError:
+                raise
+            except Exception:
+                self.sink = NULL_SINK
+                guard.failed("telemetry.start")
 
     def _start(self) -> None:
         from c2c_otel import logging_setup, parts
