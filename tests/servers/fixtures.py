@@ -6,7 +6,6 @@ shared ones keep what they have: use names of your own, or their ``clear`` and `
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import NoReturn, TypeVar
@@ -14,6 +13,7 @@ from typing import NoReturn, TypeVar
 import pytest
 
 from tests import servers
+from tests.servers.account import on_ci
 
 __all__ = [
     "chromium",
@@ -29,11 +29,6 @@ __all__ = [
 ]
 
 S = TypeVar("S", bound=servers.Server)
-
-
-def on_ci() -> bool:
-    """Where a server that cannot be had, or any skipped test, is a failure."""
-    return os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 
 def missing(server: str, why: servers.Unavailable) -> NoReturn:
