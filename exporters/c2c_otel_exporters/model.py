@@ -19,18 +19,20 @@ class Kind(enum.IntEnum):
 
     Counters, histograms and summaries are added over the living and the dead; gauges over living processes
     only. ``STAT_*`` are the entries of stats.json; they are not shown to Prometheus.
+
+    "time of the write" is unix time in seconds; 0 means that nothing was written, and the series is not shown.
     """
 
     COUNTER = 1  # 1 value
     HISTOGRAM = 2  # len(buckets) + 1 counts, not cumulative, then the sum
     SUMMARY = 3  # count, sum
-    GAUGE_SUM = 4  # 1 value: up-down counters, observable gauges
-    GAUGE_LAST = 5  # value, unix time of the write: the latest write among the living wins
-    GAUGE_MIN = 6
-    GAUGE_MAX = 7
+    GAUGE_SUM = 4  # value, time of the write: up-down counters
+    GAUGE_LAST = 5  # value, time of the write: the latest write among the living wins
+    GAUGE_MIN = 6  # value, time of the write
+    GAUGE_MAX = 7  # value, time of the write
     STAT_TIMER = 8  # reset epoch, count, sum, min, max; seconds
     STAT_COUNTER = 9  # reset epoch, value
-    STAT_GAUGE = 10  # reset epoch, value, unix time of the write
+    STAT_GAUGE = 10  # reset epoch, value, time of the write
 
 
 class Metric(NamedTuple):

@@ -1,0 +1,284 @@
+"""A metric file in memory: the process that owns it writes through it, others read it.
+
+The owner holds an exclusive ``flock`` as long as it lives; that, and no pid, says that it is alive (containers may
+share a volume). The lock is on a descriptor of its own: Python's mmap duplicates the one it is given, and a
+duplicate in a forked child would keep the owner alive for ever.
+
+A file is made at its full size but sparse, so that it never has to be mapped anew; space is reserved by
+``posix_fallocate`` before it is touched, so that a full disk is an OSError and not a SIGBUS.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import mmap
+import os
+import time
+import uuid
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from c2c_otel_exporters.layout import (
+    HEADER_BYTES,
+    RECORD_BYTES,
+    USED_AT,
+    CorruptError,
+    Entry,
+    Header,
+    encode_record,
+    read_records,
+)
+
+__all__ = ["CAPACITY", "HIDDEN_PREFIX", "SUFFIX", "FileSource", "LocalSource", "Source", "Writer", "is_alive"]
+
+SUFFIX = ".metrics"
+HIDDEN_PREFIX = ".new-"
+
+CAPACITY = 64 * 1024 * 1024
+"""Bytes of one file, most of them never used: 300,000 series of usual size. A quarter is for values."""
+
+_CHUNK = 64 * 1024
+"""Bytes reserved at a time."""
+
+
+class Source(Protocol):
+    """Where series and their values are read from."""
+
+    def entries(self) -> Iterator[Entry]:
+        """The records that were added since the last call. Raises CorruptError."""
+        ...
+
+    def values(self) -> list[float]:
+        """All values of the records that `entries` has given, as they are now."""
+        ...
+
+    def block(self, first: int, count: int) -> list[float]:
+        """Some of the values, read now."""
+        ...
+
+
+class Writer:
+    """The file of this process. Not thread-safe: the store's lock is held where it is used.
+
+    Making one raises OSError where the place cannot hold it.
+    """
+
+    def __init__(self, directory: Path, capacity: int = CAPACITY) -> None:
+        name = uuid.uuid4().hex
+        self.path = directory / f"{name}{SUFFIX}"
+        hidden = directory / f"{HIDDEN_PREFIX}{name}"
+        self._records_at = HEADER_BYTES + (capacity // 4 // 4096) * 4096
+        self._capacity = capacity
+        self._lock = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(self._lock, capacity)
+            _reserve(self._lock, 0, HEADER_BYTES)
+            self._map = _map(hidden, capacity)
+            header = Header(os.getpid(), time.time_ns(), self._records_at).encode()
+            self._map[: len(header)] = header
+            hidden.rename(self.path)
+        except BaseException:
+            hidden.unlink(missing_ok=True)
+            os.close(self._lock)
+            raise
+        self._whole = memoryview(self._map)
+        self._used = self._whole[USED_AT : USED_AT + 8].cast("Q")
+        self.values = self._whole[HEADER_BYTES : self._records_at].cast("d")
+        """The area of values. Writing one is one machine word: nobody reads half of it."""
+        self._next_value = 0  # in doubles
+        self._next_record = self._records_at
+        self._values_end = HEADER_BYTES  # what is reserved, in bytes
+        self._records_end = self._records_at
+
+    def append(self, key: bytes, doubles: int) -> int:
+        """Publish a series whose values are 0; gives the index of its first value. Raises OSError.
+
+        A signal handler may come back in here half-way: places are taken before they are filled, and a reader
+        waits at a place whose length is not there yet.
+        """
+        first, start = self._next_value, self._next_record
+        end = start + RECORD_BYTES + len(key)
+        if HEADER_BYTES + (first + doubles) * 8 > self._records_at or end > self._capacity:
+            raise OSError(errno.ENOSPC, "the metric file is full", str(self.path))
+        self._next_value, self._next_record = first + doubles, end
+        try:
+            self._reserve_to(HEADER_BYTES + (first + doubles) * 8, end)
+        except OSError:
+            if self._next_record == end:
+                self._next_value, self._next_record = first, start
+            raise
+        record = encode_record(Entry(key, first, doubles, time.time_ns()))
+        self._whole[start + 4 : end] = record[4:]
+        self._whole[start : start + 4] = record[:4]
+        self._used[0] = max(self._used[0], end - self._records_at)
+        return first
+
+    def _reserve_to(self, values_end: int, records_end: int) -> None:
+        if values_end > self._values_end:
+            self._values_end = self._grow(self._values_end, values_end, self._records_at)
+        if records_end > self._records_end:
+            self._records_end = self._grow(self._records_end, records_end, self._capacity)
+
+    def _grow(self, old: int, needed: int, limit: int) -> int:
+        new = min(max(needed, old + _CHUNK), limit)
+        _reserve(self._lock, old, new - old)
+        return new
+
+    def source(self) -> FileSource:
+        """A reader of this file through the same mapping; of no use after `close`."""
+        return FileSource(self._map, self._capacity)
+
+    def close(self) -> None:
+        """Let go: what was written stays, and the process counts as dead."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)  # a child that forgot to abandon may still have the descriptor
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of what a forked child inherited; the owner's lock stays the owner's."""
+        os.close(self._lock)
+        for view in (self.values, self._used, self._whole):
+            view.release()
+        self._map.close()
+
+
+class FileSource:
+    """A metric file or an archive, read while others may write it."""
+
+    def __init__(self, data: mmap.mmap, size: int) -> None:
+        self._map = data
+        self.header = Header.decode(data[:USED_AT], size)
+        self._room = size - self.header.records_at
+        self._read = self.header.records_at
+        self._doubles = 0
+
+    @classmethod
+    def open(cls, path: Path) -> FileSource:
+        """Raises OSError (FileNotFoundError: it has been taken in) and CorruptError."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            status = os.fstat(descriptor)
+            if status.st_size < HEADER_BYTES:
+                raise CorruptError("too short")
+            data = mmap.mmap(descriptor, status.st_size, prot=mmap.PROT_READ)
+        finally:
+            os.close(descriptor)
+        try:
+            source = cls(data, status.st_size)
+        except CorruptError:
+            data.close()
+            raise
+        source.identity = (status.st_dev, status.st_ino)
+        source.size = status.st_size
+        return source
+
+    identity: tuple[int, int] = (0, 0)
+    """Device and inode: no other file has them as long as this one is mapped."""
+
+    size: int = 0
+
+    def entries(self) -> Iterator[Entry]:
+        with memoryview(self._map) as whole, whole[USED_AT : USED_AT + 8].cast("Q") as word:
+            used = word[0]
+        if used > self._room:
+            raise CorruptError("more in use than there is")
+        end, room = self.header.records_at + used, (self.header.records_at - HEADER_BYTES) // 8
+        for after, entry in read_records(self._map, self._read, end, room):
+            self._read = after
+            self._doubles = max(self._doubles, entry.first + entry.doubles)
+            yield entry
+
+    def values(self) -> list[float]:
+        return self.block(0, self._doubles)
+
+    def block(self, first: int, count: int) -> list[float]:
+        start = HEADER_BYTES + first * 8
+        with memoryview(self._map) as whole, whole[start : start + count * 8].cast("d") as part:
+            values: list[float] = part.tolist()  # type: ignore[assignment]  # typeshed takes any cast for integers
+            return values
+
+    def close(self) -> None:
+        """Unmap."""
+        self._map.close()
+
+
+class LocalSource:
+    """Series of a process that has no file: the same, in its own memory."""
+
+    def __init__(self) -> None:
+        self.data = array("d")
+        self._entries: list[Entry] = []
+
+    def append(self, key: bytes, doubles: int) -> int:
+        """As `Writer.append`; never fails."""
+        first = len(self.data)
+        self.data.extend([0.0] * doubles)
+        self._entries.append(Entry(key, first, doubles, time.time_ns()))
+        return first
+
+    def reader(self) -> LocalReader:
+        """A new reader, which begins with the first series."""
+        return LocalReader(self.data, self._entries)
+
+
+class LocalReader:
+    """Reads a `LocalSource`."""
+
+    def __init__(self, data: array[float], entries: list[Entry]) -> None:
+        self._data = data
+        self._all = entries
+        self._read = 0
+
+    def entries(self) -> Iterator[Entry]:
+        new = self._all[self._read :]
+        self._read += len(new)
+        yield from new
+
+    def values(self) -> list[float]:
+        return self._data.tolist()
+
+    def block(self, first: int, count: int) -> list[float]:
+        return self._data[first : first + count].tolist()
+
+
+def is_alive(path: Path, size: int = 0) -> bool:
+    """Whether the owner of a metric file lives. Raises FileNotFoundError once it has been taken in.
+
+    ``size``: how much of it is mapped; CorruptError if it has less by now, reading on would be a SIGBUS.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if os.fstat(descriptor).st_size < size:
+            raise CorruptError("cut off while in use")
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two who look do not see one another
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _map(path: Path, size: int) -> mmap.mmap:
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return mmap.mmap(descriptor, size)
+    finally:
+        os.close(descriptor)
+
+
+def _reserve(descriptor: int, start: int, size: int) -> None:
+    try:
+        os.posix_fallocate(descriptor, start, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
+        _write_zeros(descriptor, start, size)  # a file system without it: writing reserves too
+
+
+def _write_zeros(descriptor: int, start: int, size: int) -> None:
+    while size > 0:
+        written = os.pwrite(descriptor, bytes(size), start)
+        start, size = start + written, size - written
