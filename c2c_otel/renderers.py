@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import decimal
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +16,16 @@ _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
 
 
 class FastJson:
-    """A renderer factory that encodes with orjson: quick, and without adapters for further types (those with a
-    ``__json__`` method are understood)."""
+    """A renderer factory that encodes with orjson: quick, non-ASCII kept, and without adapters for further types.
+
+    Objects with a ``__json__(request)`` are understood, decimals become numbers. What orjson has no way to write
+    (an integer of more than 64 bits) the standard library writes."""
 
     def __call__(self, info: Any) -> Callable[[Any, Any], bytes]:
-        return _fast
+        return _render
 
 
-def _fast(value: Any, system: Any) -> bytes:
+def _render(value: Any, system: Any) -> bytes:
     request = system.get("request")
     if request is not None:
         response = request.response
@@ -29,13 +33,17 @@ def _fast(value: Any, system: Any) -> bytes:
             response.content_type = "application/json"
 
     def adapted(found: Any) -> Any:
-        try:
-            method = found.__json__
-        except AttributeError:
-            raise TypeError(f"{found!r} is not JSON serializable") from None
+        if isinstance(found, decimal.Decimal):
+            return float(found)
+        method = getattr(found, "__json__", None)
+        if method is None:
+            raise TypeError(f"{found!r} is not JSON serializable")
         return method(request)
 
-    return orjson.dumps(value, default=adapted, option=_OPTIONS)
+    try:
+        return orjson.dumps(value, default=adapted, option=_OPTIONS)
+    except orjson.JSONEncodeError:
+        return json.dumps(value, default=adapted, indent=2, sort_keys=True, ensure_ascii=False).encode()
 
 
 def includeme(config: Any) -> None:

@@ -111,18 +111,25 @@ class TracedRouter(_SpannedRouter):
         self._c2c_traced = False
         self._c2c_admin: admin.Admin | None = None
         self._c2c_classes = RequestClasses()
+        self._c2c_excluded: Callable[[str], bool] | None = None
+        self._c2c_captured: wsgi_attributes.CapturedHeaders | None = None
         decided = application.of(registry)
-        if not (decided.traced or decided.included or _every_application):
-            return
+        if decided.traced or decided.included or _every_application:
+            try:
+                self._c2c_begin(registry, decided)
+            except Exception:
+                guard.failed("pyramid.application")
+
+    def _c2c_begin(self, registry: Any, decided: application.Application) -> None:
         process = telemetry.get()
         settings = decided.settings or process.settings
         self._c2c_traced = (decided.traced or _every_application) and not settings.sdk_disabled
+        process.application_ready()
+        if decided.included or (_every_application and settings.auto_include):
+            self._c2c_admin = admin.Admin(registry, settings, decided.route_prefix, _AdminRouter)
         excluded = get_excluded_urls("PYRAMID")
         self._c2c_excluded = excluded.url_disabled if getattr(excluded, "_excluded_urls", True) else None
         self._c2c_captured = wsgi_attributes.CapturedHeaders() or None
-        if decided.included or (_every_application and settings.auto_include):
-            self._c2c_admin = admin.Admin(registry, settings, decided.route_prefix, _AdminRouter)
-        process.application_ready()
 
     def request_context(self, environ: Environ) -> Any:
         """As the Router's, with the classes of requests kept."""

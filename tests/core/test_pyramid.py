@@ -788,14 +788,13 @@ def test_lines_logged_until_the_end_know_their_request(fake: FakeTelemetry) -> N
     assert seen == [("me", "hello"), ("me", "hello"), None]
 
 
-@pytest.mark.parametrize("path", ["/hello", "/json", "/boom", "/stream"])
+@pytest.mark.parametrize("path", ["/hello", "/json", "/stream"])
 def test_a_request_leaves_no_garbage(fake: FakeTelemetry, path: str) -> None:
     class Watched:
         """Kept by the environ, and so by whatever keeps that."""
 
     views = {
         "hello": hello,
-        "boom": boom,
         "json": {"view": lambda request: {}, "renderer": "json"},
         "stream": lambda request: Response(app_iter=iter([b"x"])),
     }
@@ -805,11 +804,8 @@ def test_a_request_leaves_no_garbage(fake: FakeTelemetry, path: str) -> None:
     gc.disable()
     try:
         answer = kit.Answer()
-        try:
-            answer.body_object = app(watched, answer.start_response)
-            answer.read()
-        except ValueError:
-            pass
+        answer.body_object = app(watched, answer.start_response)
+        answer.read()
         answer.body_object = None
         del watched, answer
         fake.clear()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -180,6 +181,10 @@ def test_objects_that_adapt_themselves(renderer: str) -> None:
     assert json.loads(rendering(renderer, {"thing": thing}).body) == {"thing": {"path": "/it"}}
     with pytest.raises(TypeError, match="not JSON serializable"):
         rendering(renderer, {"thing": object()})
+
+
+def test_numbers_of_fast_json() -> None:
+    assert json.loads(rendering("fast_json", [decimal.Decimal("1.5"), 2**70, "é"]).body) == [1.5, 2**70, "é"]
 
 
 def test_a_content_type_of_the_view_stays() -> None:
