@@ -17,6 +17,7 @@ two meters that have a counter of one name count together.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,6 +65,20 @@ _TEMPORALITY: dict[type, AggregationTemporality] = {
 }
 
 
+class _FirstOfEach(logging.Filter):
+    """A callback that fails does so each second: it is logged once for each instrument, and counted."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not str(record.msg).startswith("Callback"):
+            return True
+        place = f"failed.callback.{record.args[-1] if isinstance(record.args, tuple) and record.args else ''}"
+        guard.tally[place] += 1
+        return guard.tally[place] == 1
+
+
+_first_of_each = _FirstOfEach()
+
+
 class StoreReader(MetricReader):
     """To be given to one MeterProvider; `read` takes what its instruments have recorded since."""
 
@@ -76,6 +91,9 @@ class StoreReader(MetricReader):
         self._sender = sender
         self._names = names
         self._registered = False
+        logger = logging.getLogger("opentelemetry.sdk.metrics._internal.instrument")
+        if _first_of_each not in logger.filters:
+            logger.addFilter(_first_of_each)
 
     def read(self) -> None:
         """Collect and write. Takes as long as the callbacks of observable instruments take."""

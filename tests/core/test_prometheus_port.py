@@ -128,6 +128,7 @@ def test_closed_port_listens_no_more(server: prometheus_port.Server) -> None:
         socket.create_connection(address, timeout=5)
 
 
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_workers_share_the_port() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -27,6 +27,7 @@ from c2c_otel_exporters.publish import Publisher
 from c2c_otel_exporters.statsd import Names
 from c2c_otel_exporters.store import Store
 
+FORKS = pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 INHERITED = prometheus_client.CollectorRegistry()
 
 
@@ -237,6 +238,22 @@ def test_observable_counter_counts_what_its_total_grew_by(
     assert guard.tally["dropped.observable_counter"] == 1
 
 
+def test_a_callback_that_fails_is_logged_once_and_costs_itself_alone(
+    store: Store, publisher: Publisher, meter_provider: MeterProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(options: CallbackOptions) -> list[Observation]:
+        raise OSError("no pool")
+
+    meter = meter_provider.get_meter("m")
+    meter.create_observable_gauge("pool", [fail])
+    meter.create_counter("jobs").add(2)
+    for _ in range(3):
+        publisher.publish()
+    assert value(store, "jobs") == 2
+    assert [record.getMessage() for record in caplog.records] == ["Callback failed for instrument pool."]
+    assert guard.tally["failed.callback.pool"] == 3
+
+
 def test_statsd_gets_the_deltas(store: Store) -> None:
     sent: list[str] = []
 
@@ -424,6 +441,7 @@ def test_default_registry_is_taken_once_it_is_there(store: Store) -> None:
 # -- fork ---------------------------------------------------------------------------------------------------------
 
 
+@FORKS
 def test_what_a_fork_copied_does_not_count_again() -> None:
     counter = prometheus_client.Counter("before", "Before", ["a"], registry=INHERITED)
     counter.labels("x").inc(5)
@@ -460,6 +478,7 @@ def test_what_a_fork_copied_does_not_count_again() -> None:
         assert in_child(worker) == [None, None, None, 2, 1, [0, 1, 2], 7]
 
 
+@FORKS
 def test_a_forked_childs_sdk_counts_start_at_nothing() -> None:
     parents_store = Store(None)
     parent = Publisher(parents_store, registry=prometheus_client.CollectorRegistry())
