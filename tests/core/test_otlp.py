@@ -362,7 +362,7 @@ def test_a_collector_that_never_answers_does_not_hold_a_worker_at_its_end(store:
         logs = otlp.logger_provider(settings, resource)
         assert logs is not None
         handler = OtelLogHandler(logs)
-        handler.emit(logging.makeLogRecord({"msg": "said", "levelno": logging.INFO}))
+        handler.emit(logging.makeLogRecord({"name": "shop", "msg": "said", "levelno": logging.INFO}))
         started = time.monotonic()
         otlp.shutdown([provider, reader, logs], timeout=0.3)
         took = time.monotonic() - started
