@@ -65,7 +65,8 @@ _STANDARD = frozenset(_PLAIN) | {"message", "asctime", "taskName"}
 _COUNT = len(_PLAIN)  # of the attributes of a record without extras
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _SEVERITY = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.INFO: 6, logging.DEBUG: 7}
-_MARK = 40  # at least the length of "[... N characters cut]"
+_MARK = 40  # bytes; at least the length of "[... N characters cut]"
+_NOT_WORTH_A_CUT = 200  # bytes of a field, name included
 
 # In JSON text: the value ends at a separator, a blank, a quote or an escaped control character.
 _SECRET_JSON = re.compile(rb'((?:secret|SECRET)=)(?:[^&#\s"\\]|\\\\|\\u[0-9a-f]{4})+')
@@ -223,26 +224,29 @@ def _fit(fields: Mapping[str, object], limit: int, size: int) -> bytes:
 
 
 def _shorten(fields: dict[str, object], limit: int) -> bytes:
-    text = _json(fields)
+    """The JSON of the fields with as much cut as is needed, or as is to be had."""
+    sizes = {name: _size(name, value) for name, value in fields.items()}
+    excess = sum(sizes.values()) + 1 - limit
     cuttable = (name for name in fields if name not in FIXED or isinstance(fields[name], str))
-    for name in sorted(cuttable, key=lambda name: -len(_json({name: fields[name]}))):
-        if len(text) <= limit or not _cut_by(fields, name, len(text) - limit):
+    for name in sorted(cuttable, key=sizes.__getitem__, reverse=True):
+        if excess <= 0 or sizes[name] <= _NOT_WORTH_A_CUT:
             break
-        text = _json(fields)
-    return text
+        fields[name] = _cut(fields[name], excess)
+        excess += _size(name, fields[name]) - sizes[name]
+    return _json(fields)
 
 
-def _cut_by(fields: dict[str, object], name: str, excess: int) -> bool:
-    """Take ``excess`` bytes of JSON and room for the mark from a field; False where it is too short for that."""
-    value = fields[name]
+def _size(name: str, value: object) -> int:
+    """Bytes that a field takes in the JSON, with its comma or the closing brace."""
+    return len(_json({name: value})) - 1
+
+
+def _cut(value: object, excess: int) -> str:
+    """The value's text without ``excess`` bytes (in JSON) and room for the mark."""
     text = value if isinstance(value, str) else _json({"": value})[4:-1].decode()
     text = mask(plain.valid(text))
-    size = len(orjson.dumps(text))
-    if size <= 2 * _MARK:
-        return False
-    room = max(size - excess - _MARK, 0)
+    room = max(len(orjson.dumps(text)) - excess - _MARK, 0)
     kept = text[:room]
     while kept and (length := len(orjson.dumps(kept)) - 2) > room:
         kept = kept[: len(kept) * room // length]
-    fields[name] = f"{kept}[... {len(text) - len(kept)} characters cut]"
-    return True
+    return f"{kept}[... {len(text) - len(kept)} characters cut]"

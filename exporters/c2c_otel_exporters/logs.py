@@ -97,7 +97,7 @@ def encode_otel(readable: ReadableLogRecord) -> dict[str, object]:
     logger = scope.name if scope is not None else ""
     fields: dict[str, object] = {
         "host": host_name(),
-        "timestamp": (record.timestamp or record.observed_timestamp or 0) / 1e9,
+        "timestamp": (record.timestamp or record.observed_timestamp or 0) / 10**9,
         "level": level,
         "level_name": _LEVEL_NAMES.get(text, text) if text else name,
         "source_facility": logger,
