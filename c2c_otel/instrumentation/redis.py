@@ -349,10 +349,10 @@ def _is_transaction(pipeline: Any) -> bool:
 
 
 def _target(instance: Any) -> _Target:
-    """The server, remembered with the connection pool. A cluster client has none of its own."""
+    """The server, remembered with the connection pool. A cluster client has no pool of its own."""
     pool = getattr(instance, "connection_pool", None)
     if pool is None:
-        return _CLUSTER
+        return _UNKNOWN
     target: _Target | None = pool.__dict__.get(_KEY)
     if target is None:
         target = pool.__dict__[_KEY] = _described(pool)
@@ -360,7 +360,9 @@ def _target(instance: Any) -> _Target:
 
 
 def _described(pool: Any) -> _Target:
-    settings = getattr(pool, "connection_kwargs", {})
+    settings = getattr(pool, "connection_kwargs", None)
+    if settings is None:  # a pool of another kind: nothing is known
+        return _UNKNOWN
     namespace = str(settings.get("db") or 0)
     service = getattr(pool, "service_name", None)
     host: str | None
@@ -385,4 +387,4 @@ def _make(namespace: str | None, host: str | None, port: int | None) -> _Target:
     return _Target(namespace, host, port, attributes)
 
 
-_CLUSTER = _make(None, None, None)
+_UNKNOWN = _make(None, None, None)

@@ -245,7 +245,7 @@ def test_secrets_do_not_get_into_spans(session: requests.Session, captured: Capt
 @given(st.text(max_size=40), st.text(min_size=1, max_size=20).filter(lambda s: not set(s) & set("/?#@[]:\\")))
 def test_no_url_makes_parsing_fail(path: str, password: str) -> None:
     prepared = requests.Request("GET", "http://host/" + path).prepare()
-    redacted, scheme, host, port = ours._parsed(prepared.url or "")
+    _, scheme, host, port = ours._parsed(prepared.url or "")
     assert (scheme, host, port) == ("http", "host", 80)
     assert ours._parsed(f"http://u:secret{password}@host/")[0].startswith("http://REDACTED:REDACTED@host")
 
