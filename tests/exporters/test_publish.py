@@ -408,7 +408,7 @@ def test_info_enum_and_collectors_of_ones_own(
             yield GaugeMetricFamily("rows", "Rows", value=12)
             yield CounterMetricFamily("reads", "Reads", value=3)
 
-    registry.register(Custom())  # type: ignore[arg-type] # duck-typed, as prometheus_client documents it
+    registry.register(Custom())
     publisher.publish()
     publisher.publish()
     assert values(store, "build_info").keys() == {(("version", "1"),)}
@@ -536,7 +536,7 @@ def test_a_source_that_fails_costs_itself_alone(
         def collect(self) -> Iterator[Any]:
             raise RuntimeError("broken collector")
 
-    registry.register(Broken())  # type: ignore[arg-type] # duck-typed
+    registry.register(Broken())
     prometheus_client.Counter("fine", "Fine", registry=registry).inc()
     providers = [FakeProvider("bad", fail), FakeProvider("good", lambda: [({}, 1)])]
     publisher = Publisher(store, registry=registry, providers=providers)
