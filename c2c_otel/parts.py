@@ -98,6 +98,11 @@ def make(settings: Settings, run_id: str) -> Parts:
     address = settings.statsd_address
     parts = build(settings, store, Sender(*address) if address else None, directory)
     parts.run = run
+    if "c2c_statsd" in {*(settings.traces_exporter or ()), *(settings.metrics_exporter or ())}:
+        from c2c_otel_exporters import statsd_otel
+
+        tags, prefix = settings.statsd_tags, settings.statsd_prefix
+        statsd_otel.configure(address, prefix=prefix, use_tags=settings.statsd_use_tags, tags=tags)
     parts.span_processors = otlp.span_processors(settings)
     parts.metric_readers = otlp.metric_readers(settings, store, parts.resource, parts.publisher.sdk_metrics)
     parts.logger_provider = otlp.logger_provider(settings, parts.resource)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from c2c_otel_exporters import guard
 from c2c_otel_exporters.model import Exemplar, Kind
 from c2c_otel_exporters.names import Series, stats_key
-from c2c_otel_exporters.statsd import number_value, timer_value
+from c2c_otel_exporters.statsd_lines import Line, gauge_line, number, timer_value
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Counter", "Gauge", "Sink", "SinkLike", "Timer"]
 
 Namer = Callable[..., Series]
-_Lines = tuple[tuple[str, str], ...]
+_Lines = tuple[Line, ...]
 
 _REMEMBERED = 20_000
 """Distinct measurements that are looked up and not named anew: a bound on memory, far above the series limit."""
@@ -85,11 +85,15 @@ class Counter:
         self._stat = stat
 
     def add(self, increment: float = 1) -> None:
-        """Count. A negative increment reaches statsd and stats.json; Prometheus counters cannot fall."""
+        """Count. A negative increment reaches statsd and stats.json; Prometheus counters cannot fall. What is not
+        a finite number is dropped and counted."""
         try:
+            text = number(increment)
+            if text is None:
+                return
             if self._send is not None:
                 for head, tail in self._lines:
-                    self._send(head + number_value(increment) + tail)
+                    self._send(head + text + tail)
             self._total.add(increment)
             if self._stat is not None:
                 self._stat.add(increment)
@@ -109,13 +113,15 @@ class Gauge:
         self._stat = stat
 
     def set(self, value: float) -> None:
-        """Set. statsd reads a sign as a change, so a negative value is sent as 0 and then the decrement."""
+        """Set. What is not a finite number is dropped and counted."""
         try:
+            if number(value) is None:
+                return
             if self._send is not None:
-                text = number_value(value)
-                for head, tail in self._lines:
-                    line = head + text + tail
-                    self._send(f"{head}0{tail}\n{line}" if text[0] == "-" else line)
+                for line in self._lines:
+                    text = gauge_line(line, value)
+                    if text is not None:
+                        self._send(text)
             self._value.set(value)
             if self._stat is not None:
                 self._stat.set(value)
