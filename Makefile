@@ -5,6 +5,7 @@ OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c '$(OLD_ENOUGH)' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
+COVERED = $(BIN)/python -m coverage report --skip-covered
 .DEFAULT_GOAL := help
 .PHONY: help run test lint wheel bench docs constraints clean venv-run venv-test
 
@@ -17,7 +18,9 @@ run: venv-run ## the demo application with four workers, until Ctrl-C
 test: venv-test ## everything that must hold: linters, types, layers, tests with real servers, the built wheel
 	$(BIN)/python -m tests.provision.servers
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest --cov --cov-branch --cov-report=term:skip-covered
+	@# coverage starts before pytest does: our own pytest plugin imports c2c_otel
+	$(BIN)/python -m coverage run --branch -m pytest || { $(COVERED); exit 1; }
+	$(COVERED)
 	$(MAKE) --no-print-directory wheel
 
 lint: venv-test ## its first minute: ruff, mypy --strict, import-linter
