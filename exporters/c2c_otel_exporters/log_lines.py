@@ -71,6 +71,7 @@ _NOT_WORTH_A_CUT = 200  # bytes of a field, name included
 # In JSON text: the value ends at a separator, a blank, a quote or an escaped control character.
 _SECRET_JSON = re.compile(rb'((?:secret|SECRET)=)(?:[^&#\s"\\]|\\\\|\\u[0-9a-f]{4})+')
 _SECRET_TEXT = re.compile(r'((?:secret|SECRET)=)[^&#\s"]+')
+_NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")  # the escape, not an escaped backslash before "u0000"
 _FORMATTER = logging.Formatter()
 
 
@@ -165,10 +166,13 @@ def line_of(fields: dict[str, object]) -> bytes:
 
 
 def datagram_of(fields: dict[str, object], facility: int = LOG_USER, limit: int = MAX_DATAGRAM) -> bytes:
-    """The fields as a datagram; over ``limit`` bytes they are shortened, and counted."""
+    """The fields as a datagram; over ``limit`` bytes they are shortened, and counted. NUL becomes U+2400."""
     level = fields.get("level")
     head = b"<%d>: @cee: " % (facility * 8 + (level if isinstance(level, int) else 6))
-    return head + _dump(fields, limit - len(head) - 1) + b"\0"
+    text = _dump(fields, limit - len(head) - 1)
+    if b"\\u0000" in text:  # rsyslog parses it and then loses what follows in the value
+        text = _NUL.sub(rb"\1\\u2400", text)
+    return head + text + b"\0"
 
 
 def write_line(stream: IO[str], line: bytes) -> None:
