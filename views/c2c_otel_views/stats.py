@@ -7,6 +7,7 @@ from typing import Any
 from pyramid.response import Response
 
 from c2c_otel import admin, telemetry
+from c2c_otel_exporters import stats_json
 from c2c_otel_views import answers
 
 __all__ = ["includeme", "stats"]
@@ -22,8 +23,6 @@ def stats(request: Any) -> Response:
     reset = request.params.get("reset") == "1"
     if reset and not may_reset(request):
         return answers.error(403, "Resetting the statistics needs the secret, and this service has no login yet.")
-    from c2c_otel_exporters import stats_json
-
     families, _ = telemetry.get().families()
     return answers.json_response(stats_json.body(families))
 
