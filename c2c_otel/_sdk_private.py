@@ -1,7 +1,9 @@
-"""The private names of the OpenTelemetry API and SDK that lean spans lean on: all of them, and only here.
+"""The private names of the OpenTelemetry API and SDK that lean spans lean on.
 
-They were read in api and sdk 1.45.1, which is pinned. `missing` looks at each of them when a tracer provider is
-made: with one gone or changed, `c2c_otel.tracing` uses the SDK's own spans and says so once.
+Whatever can be called from outside is wrapped here; what a subclass overrides or reads of its own base (in
+`c2c_otel.lean` and `c2c_otel.tracing`) is at least listed here. They were read in api and sdk 1.45.1, which is
+pinned. `missing` looks at each of them when a tracer provider is made: with one gone or changed,
+`c2c_otel.tracing` uses the SDK's own spans and says so once.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from opentelemetry import context as context_api
 from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
 from opentelemetry.sdk import trace as sdk
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import sampling
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState, propagation
 
@@ -42,6 +45,7 @@ _READABLE = {
 """Where `ReadableSpan` keeps what its properties read; a lean span has the same names."""
 
 _TRACER = ("_tracer_metrics", "_span_limits", "_instrumentation_scope", "_tracer_config")
+_PROVIDER = ("_active_span_processor", "_resource", "_tracers", "_tracers_lock")
 
 
 def _context_variable() -> Any:
@@ -119,7 +123,9 @@ def parent_rules(sampler: sampling.Sampler) -> ParentRules | None:
 def missing() -> list[str]:
     """The names that are gone or mean something else now; empty with the pinned SDK."""
     found = [name for name, holds in _CHECKS if not _try(holds)]
-    found += [f"Tracer.{name}" for name in _TRACER if not hasattr(_probe_tracer(), name)]
+    provider, tracer = _probe()
+    found += [f"TracerProvider.{name}" for name in _PROVIDER if not hasattr(provider, name)]
+    found += [f"Tracer.{name}" for name in _TRACER if not hasattr(tracer, name)]
     return found
 
 
@@ -131,13 +137,14 @@ def _try(check: Callable[[], bool]) -> bool:
 
 
 @functools.cache
-def _probe_tracer() -> Any:
-    provider = sdk.TracerProvider(sampler=sampling.ALWAYS_ON, shutdown_on_exit=False)
-    return provider.get_tracer("c2c_otel.probe")
+def _probe() -> tuple[Any, Any]:
+    # With an empty resource: the default one scans entry points.
+    provider = sdk.TracerProvider(sampling.ALWAYS_ON, Resource.get_empty(), shutdown_on_exit=False)
+    return provider, provider.get_tracer("c2c_otel.probe")
 
 
 def _reads_back() -> bool:
-    span = sdk.ReadableSpan("name", trace_api.INVALID_SPAN_CONTEXT)
+    span = sdk.ReadableSpan("name", trace_api.INVALID_SPAN_CONTEXT, resource=Resource.get_empty())
     return vars(span).keys() >= _READABLE
 
 
@@ -145,6 +152,10 @@ def _span_context_layout() -> bool:
     flags, state = TraceFlags(3), TraceState([("a", "b")])
     made, quick = SpanContext(1, 2, False, flags, state), new_span_context(1, 2, flags, state)
     return tuple(made) == tuple(quick) and quick.is_valid and quick.trace_state is state
+
+
+def _processors() -> Any:
+    return sdk.SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call] # the SDK's has no annotations
 
 
 def _span_is_found() -> bool:
@@ -172,10 +183,8 @@ _CHECKS: tuple[tuple[str, Callable[[], bool]], ...] = (
     ("Tracer._set_resource", lambda: callable(sdk.Tracer._set_resource)),
     ("Tracer._is_enabled", lambda: callable(sdk.Tracer._is_enabled)),
     ("SpanProcessor._on_ending", lambda: callable(sdk.SpanProcessor._on_ending)),
-    (
-        "SynchronousMultiSpanProcessor._span_processors",
-        lambda: sdk.SynchronousMultiSpanProcessor()._span_processors == (),  # type: ignore[no-untyped-call] # the SDK's
-    ),
-    ("TracerProvider._tracers", lambda: "_tracers" in sdk.TracerProvider._update_resource.__code__.co_names),
+    ("SynchronousMultiSpanProcessor._span_processors", lambda: _processors()._span_processors == ()),
+    ("SynchronousMultiSpanProcessor._lock", lambda: hasattr(_processors()._lock, "acquire")),
+    ("TracerConfig.is_enabled", lambda: _probe()[1]._tracer_config.is_enabled),
     ("sampling._get_from_env_or_default", lambda: callable(sampling._get_from_env_or_default)),
 )
