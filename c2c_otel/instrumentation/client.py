@@ -15,6 +15,7 @@ from opentelemetry.context.context import Context
 from opentelemetry.trace import Span, Status, StatusCode, Tracer, TracerProvider
 
 from c2c_otel import __version__, telemetry
+from c2c_otel_exporters import guard
 
 __all__ = ["Tracers", "call_hook", "error_type", "failed", "is_suppressed", "is_suppressed_http"]
 
@@ -72,4 +73,7 @@ def call_hook(hook: Callable[..., Any], *args: Any) -> None:
     try:
         hook(*args)
     except Exception:
-        _logger.warning("The hook %r raised an exception", hook, exc_info=True)
+        try:
+            _logger.warning("The hook %r raised an exception", hook, exc_info=True)
+        except Exception:  # of a log handler
+            guard.failed("hook")

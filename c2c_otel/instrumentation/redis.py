@@ -253,9 +253,11 @@ class Calls:
 
     def _respond(self, call: _Call, instance: Any, response: Any) -> None:
         seconds = perf_counter() - call.started
-        if self._response_hook is not None:
-            client.call_hook(self._response_hook, call.span, instance, response)
-        self._finish(call, None, seconds)
+        try:
+            if self._response_hook is not None:
+                client.call_hook(self._response_hook, call.span, instance, response)
+        finally:
+            self._finish(call, None, seconds)
 
     def _fail_pipeline(self, call: _Call, instance: Any, error: BaseException) -> None:
         seconds = perf_counter() - call.started
@@ -263,9 +265,11 @@ class Calls:
             self._finish(call, error, seconds)
             return
         # Somebody else was faster: the code that watches expects it and tries again, so the span is no error.
-        if self._response_hook is not None:
-            client.call_hook(self._response_hook, call.span, instance, None)
-        self._finish(call, error, seconds, expected=True)
+        try:
+            if self._response_hook is not None:
+                client.call_hook(self._response_hook, call.span, instance, None)
+        finally:
+            self._finish(call, error, seconds, expected=True)
 
     @staticmethod
     def _finish(call: _Call, error: BaseException | None, seconds: float | None = None, expected: bool = False) -> None:

@@ -227,11 +227,11 @@ class Hops:
         except Exception:
             guard.failed("requests.begin")
             return None
-        if self._request_hook is not None:
-            client.call_hook(self._request_hook, hop.span, request)
         inside = otel_context.set_value(_HOP, request, client.suppressing_http(current))
         hop.token = attach_span(hop.span, inside)
         try:
+            if self._request_hook is not None:
+                client.call_hook(self._request_hook, hop.span, request)
             _inject(request)
         except Exception:
             guard.failed("requests.inject")
@@ -264,10 +264,12 @@ class Hops:
     def _finish(self, hop: _Hop, request: PreparedRequest, response: Any) -> None:
         seconds = perf_counter() - hop.started
         try:
-            detach(hop.token)
-            status = self._answered(hop.span, response)
-            if self._response_hook is not None and isinstance(response, Response):
-                client.call_hook(self._response_hook, hop.span, request, response)
+            try:
+                status = self._answered(hop.span, response)
+                if self._response_hook is not None and isinstance(response, Response):
+                    client.call_hook(self._response_hook, hop.span, request, response)
+            finally:
+                detach(hop.token)
             self._measure(hop, seconds, status or 0, None if status and status < 400 else str(status))
         except Exception:
             guard.failed("requests.finish")
@@ -275,12 +277,14 @@ class Hops:
     def _fail(self, hop: _Hop, request: PreparedRequest, error: BaseException) -> None:
         seconds = perf_counter() - hop.started
         try:
-            detach(hop.token)
-            response = getattr(error, "response", None)
-            if isinstance(response, Response):
-                self._answered(hop.span, response)
-                if self._response_hook is not None:
-                    client.call_hook(self._response_hook, hop.span, request, response)
+            try:
+                response = getattr(error, "response", None)
+                if isinstance(response, Response):
+                    self._answered(hop.span, response)
+                    if self._response_hook is not None:
+                        client.call_hook(self._response_hook, hop.span, request, response)
+            finally:
+                detach(hop.token)
             kind = client.failed(hop.span, error)
             self._measure(hop, seconds, names.STATUS_EXCEPTION, kind)
         except Exception:

@@ -346,6 +346,7 @@ def test_excluded_urls(session: requests.Session) -> None:
 
 def test_hooks(session: requests.Session, caplog: pytest.LogCaptureFixture) -> None:
     def request_hook(span: trace.Span, request: requests.PreparedRequest) -> None:
+        assert trace.get_current_span() is span
         span.set_attribute("asked", request.path_url)
 
     def response_hook(span: trace.Span, request: requests.PreparedRequest, response: requests.Response) -> None:
@@ -355,6 +356,7 @@ def test_hooks(session: requests.Session, caplog: pytest.LogCaptureFixture) -> N
     session.mount("http://", Fake())
     with instrumented(request_hook=request_hook, response_hook=response_hook) as captured:
         assert session.get("http://host/path", timeout=5).status_code == 200
+        assert trace.get_current_span() is trace.INVALID_SPAN
     assert attributes(captured)["asked"] == "/path"
     assert attributes(captured)["answered"] == 200
     assert "raised an exception" in caplog.text
