@@ -26,6 +26,13 @@ def tracking(config: Any) -> None:
         PyramidInstrumentor.instrument_config(config)
 
 
+def logs(config: Any) -> None:
+    """Logging from LOG_TYPE and LOG_LEVEL, where they are set and the application's ini has not done it."""
+    from c2c_otel import logging_setup
+
+    logging_setup.setup(application.of(config.registry).settings or telemetry.get().settings)
+
+
 def cornice(config: Any) -> None:
     """Cornice is included by the first service that is added: included, it costs each request 45 us."""
     config.add_settings({"handle_exceptions": False})
@@ -44,6 +51,7 @@ def _cornice_directive(name: str) -> Callable[..., Any]:
 
 
 INCLUDES: tuple[str | Callable[[Any], None], ...] = (
+    logs,
     "pyramid_tm",
     cornice,
     "c2c_otel.renderers",
