@@ -22,7 +22,6 @@ from c2c_otel_exporters.layout import (
     HEADER_BYTES,
     USED_AT,
     CorruptError,
-    Entry,
     Header,
     encode_key,
     encode_merged,
@@ -127,10 +126,10 @@ def _dead(directory: Path, keys: Keys) -> Iterator[tuple[str, Layout]]:
 
 def _encode(rows: list[Row], merged: list[str], generation: int) -> bytes:
     values = array("d")
-    records = [encode_record(Entry(encode_merged(merged), 0, 0, 0))]
+    records = [encode_record((encode_merged(merged), 0, 0, 0))]
     for row in rows:
         words = [*row.values, *_words(row)]
-        records.append(encode_record(Entry(encode_key(row.metric, row.labels), len(values), len(words), row.created)))
+        records.append(encode_record((encode_key(row.metric, row.labels), len(values), len(words), row.created)))
         values.extend(words)
     tail = b"".join(records)
     head = Header(os.getpid(), 0, HEADER_BYTES + len(values) * 8, generation).encode().ljust(USED_AT, b"\0")

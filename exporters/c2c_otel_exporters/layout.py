@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from c2c_otel_exporters.model import Exemplar, Kind, Labels, Metric
@@ -86,13 +85,8 @@ class Header(NamedTuple):
         return header
 
 
-class Entry(NamedTuple):
-    """One record. ``first``: index of its first double in the area of values; ``created``: unix ns."""
-
-    key: bytes
-    first: int
-    doubles: int
-    created: int
+Entry = tuple[bytes, int, int, int]
+"""One record: key, index of its first double in the area of values, number of doubles, unix ns of creation."""
 
 
 def width(metric: Metric) -> int:
@@ -118,7 +112,7 @@ _WIDTHS = {
 def encode_key(metric: Metric, labels: Labels) -> bytes:
     """The key of a series, padded."""
     name, kind, unit, help_, buckets, exact = metric
-    return _pad([int(kind), name, unit, help_, buckets, exact, labels])
+    return _pad([int(kind), name, unit, help_, [float(bound) for bound in buckets], exact, labels])
 
 
 def encode_merged(names: list[str]) -> bytes:
@@ -146,26 +140,30 @@ def decode_key(key: bytes) -> tuple[Metric, Labels] | list[str]:
 
 def encode_record(entry: Entry) -> bytes:
     """The whole record."""
-    return _RECORD.pack(RECORD_BYTES + len(entry.key), entry.first, entry.doubles, 0, entry.created) + entry.key
+    key, first, doubles, created = entry
+    return _RECORD.pack(RECORD_BYTES + len(key), first, doubles, 0, created) + key
 
 
-def read_records(data: Any, start: int, end: int, doubles: int) -> Iterator[tuple[int, Entry]]:
-    """Records of ``data`` from byte ``start`` up to ``end``, each with the offset of the next one.
+def read_records(data: Any, start: int, end: int, doubles: int) -> tuple[list[Entry], int]:
+    """Records of ``data`` from byte ``start`` up to ``end``, and where the next one will begin.
 
     ``doubles``: size of the area of values. Stops at a record whose length is not there yet. Raises CorruptError.
+    A thousand times sixteen are read in a first scrape, hence one loop without calls.
     """
     unpack = _RECORD.unpack_from
+    found = []
     while start < end:
         if start + RECORD_BYTES > end:
             raise CorruptError("half a record")
         length, first, count, _, created = unpack(data, start)
         if length == 0:
-            return
+            break
         after = start + length
         if length < RECORD_BYTES or length % 8 or after > end or first + count > doubles:
             raise CorruptError("a record outside its area")
-        yield after, Entry(data[start + RECORD_BYTES : after], first, count, created)
+        found.append((data[start + RECORD_BYTES : after], first, count, created))
         start = after
+    return found, start
 
 
 def exemplar_words(exemplar: Exemplar) -> list[float]:

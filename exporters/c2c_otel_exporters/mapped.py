@@ -17,7 +17,6 @@ import os
 import time
 import uuid
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -47,7 +46,7 @@ _CHUNK = 64 * 1024
 class Source(Protocol):
     """Where series and their values are read from."""
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> list[Entry]:
         """The records that were added since the last call. Raises CorruptError."""
         ...
 
@@ -111,7 +110,7 @@ class Writer:
             if self._next_record == end:
                 self._next_value, self._next_record = first, start
             raise
-        record = encode_record(Entry(key, first, doubles, time.time_ns()))
+        record = encode_record((key, first, doubles, time.time_ns()))
         self._whole[start + 4 : end] = record[4:]
         self._whole[start : start + 4] = record[:4]
         self._used[0] = max(self._used[0], end - self._records_at)
@@ -180,16 +179,15 @@ class FileSource:
 
     size: int = 0
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> list[Entry]:
         with memoryview(self._map) as whole, whole[USED_AT : USED_AT + 8].cast("Q") as word:
             used = word[0]
         if used > self._room:
             raise CorruptError("more in use than there is")
         end, room = self.header.records_at + used, (self.header.records_at - HEADER_BYTES) // 8
-        for after, entry in read_records(self._map, self._read, end, room):
-            self._read = after
-            self._doubles = max(self._doubles, entry.first + entry.doubles)
-            yield entry
+        found, self._read = read_records(self._map, self._read, end, room)
+        self._doubles = max((first + doubles for _, first, doubles, _ in found), default=self._doubles)
+        return found
 
     def values(self) -> list[float]:
         return self.block(0, self._doubles)
@@ -216,7 +214,7 @@ class LocalSource:
         """As `Writer.append`; never fails."""
         first = len(self.data)
         self.data.extend([0.0] * doubles)
-        self._entries.append(Entry(key, first, doubles, time.time_ns()))
+        self._entries.append((key, first, doubles, time.time_ns()))
         return first
 
     def reader(self) -> LocalReader:
@@ -232,10 +230,10 @@ class LocalReader:
         self._all = entries
         self._read = 0
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> list[Entry]:
         new = self._all[self._read :]
         self._read += len(new)
-        yield from new
+        return new
 
     def values(self) -> list[float]:
         return self._data.tolist()

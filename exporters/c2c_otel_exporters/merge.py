@@ -68,7 +68,7 @@ class Scraper:
             families, dead = self._read()
             if dead > _DEAD_FILES:
                 self._compact()
-            if len(self._keys) > 1000 + 4 * sum(layout.size() for layout in self._opened()):
+            if len(self._keys.known) > 1000 + 4 * sum(layout.size() for layout in self._opened()):
                 self._close()
         if comments := self.comments():
             families.append(Family(_UNSHARED._replace(help=comments[0]), {(): Sample((1.0, time.time()))}))

@@ -12,7 +12,6 @@ from c2c_otel_exporters.model import OVERFLOW, Exemplar, Family, Kind, Labels, M
 
 __all__ = ["Keys", "Layout", "Row", "Totals", "combine"]
 
-_SUMS = frozenset({Kind.HISTOGRAM, Kind.SUMMARY})
 _GAUGES = frozenset({Kind.GAUGE_SUM, Kind.GAUGE_LAST, Kind.GAUGE_MIN, Kind.GAUGE_MAX})
 _STATS = frozenset({Kind.STAT_TIMER, Kind.STAT_COUNTER, Kind.STAT_GAUGE})
 
@@ -45,37 +44,29 @@ class Keys:
     """Decodes each key once."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, tuple[Key, int]] = {}
+        self.known: dict[bytes, tuple[Key, int, int]] = {}
+        """The series of an encoded key, its doubles, and its doubles without an exemplar."""
         self._keys: dict[tuple[Group, Labels], Key] = {}
         self._groups: dict[Metric, Group] = {}
 
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def find(self, encoded: bytes, created: int) -> tuple[Key, int] | list[str]:
-        """The series and its doubles, or the files an archive has taken in. Raises CorruptError."""
-        found = self._known.get(encoded)
-        if found is None:
-            decoded = decode_key(encoded)
-            if isinstance(decoded, list):
-                return decoded
-            found = self._known[encoded] = self._add(*decoded, created)
-        key = found[0]
-        if created < key.created:
-            key.created = created
-            key.group.created = min(key.group.created, created)
-        return found
-
-    def _add(self, metric: Metric, labels: Labels, created: int) -> tuple[Key, int]:
+    def add(self, encoded: bytes, created: int) -> tuple[Key, int, int] | list[str]:
+        """A key that is not known, or the files an archive has taken in. Raises CorruptError."""
+        decoded = decode_key(encoded)
+        if isinstance(decoded, list):
+            return decoded
+        metric, labels = decoded
         same = metric._replace(help="")
         group = self._groups.get(same)
         if group is None:
             group = self._groups[same] = Group(metric, created)
-        group.created = min(group.created, created)
         key = self._keys.get((group, labels))
         if key is None:
             key = self._keys[group, labels] = Key(group, labels, created)
-        return key, width(metric)
+            group.created = min(group.created, created)
+        count = width(metric)
+        found = key, count + EXEMPLAR_WORDS if metric.kind is Kind.HISTOGRAM else count, count
+        self.known[encoded] = found
+        return found
 
 
 class Layout:
@@ -98,24 +89,26 @@ class Layout:
 
     def update(self) -> None:
         """Read what was added. Raises CorruptError."""
-        find = self._keys.find
+        known = self._keys.known
+        counters = self.counters
         for encoded, first, doubles, created in self.source.entries():
-            found = find(encoded, created)
+            found = known.get(encoded) or self._keys.add(encoded, created)
             if isinstance(found, list):
                 self.merged = frozenset(found)
                 continue
-            key, count = found
-            kind = key.group.metric.kind
-            if doubles != (count + EXEMPLAR_WORDS if kind is Kind.HISTOGRAM else count):
+            key, expected, count = found
+            if doubles != expected:
                 raise CorruptError("a series with a wrong number of values")
-            if kind is Kind.COUNTER:
-                self.counters.append((key, first))
-            elif kind in _SUMS:
-                self.sums.append((key, first, first + count))
-            elif kind in _GAUGES:
-                self.gauges.append((key, first, first + count))
+            if created < key.created:
+                key.created = created
+                key.group.created = min(key.group.created, created)
+            if count == 1:
+                counters.append((key, first))
             else:
-                self.stats.append((key, first, first + count))
+                self._place(key.group.metric.kind).append((key, first, first + count))
+
+    def _place(self, kind: Kind) -> list[tuple[Key, int, int]]:
+        return self.gauges if kind in _GAUGES else self.stats if kind in _STATS else self.sums
 
 
 class Row(NamedTuple):

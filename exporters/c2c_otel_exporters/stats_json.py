@@ -1,4 +1,6 @@
-"""Families -> the body of stats.json: ``{"timers": {key: {nb, avg_ms, min_ms, max_ms}}, "gauges": {}, "counters": {}}``.
+"""Families -> the body of stats.json.
+
+``{"timers": {key: {"nb", "avg_ms", "min_ms", "max_ms"}}, "gauges": {key: value}, "counters": {key: value}}``
 
 Milliseconds are rounded to integers. Keys are the parts of a name with slashes between them.
 """
@@ -6,6 +8,7 @@ Milliseconds are rounded to integers. Keys are the parts of a name with slashes 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import isfinite
 from typing import Any
 
 from c2c_otel_exporters.model import Family, Kind
@@ -16,15 +19,18 @@ _SECTIONS = {Kind.STAT_TIMER: "timers", Kind.STAT_GAUGE: "gauges", Kind.STAT_COU
 
 
 def body(families: Iterable[Family]) -> dict[str, dict[str, Any]]:
-    """What stats.json shows, keys sorted. Families of other kinds are left out."""
+    """What stats.json shows, keys sorted. Families of other kinds are left out, and what was never written."""
     sections: dict[str, dict[str, Any]] = {"timers": {}, "gauges": {}, "counters": {}}
     for metric, series in families:
         section = _SECTIONS.get(metric.kind)
-        if section is not None:
-            entries = ((labels[0][1] if labels[0][0] == "key" else labels[0][0], labels) for labels in series)
-            for key, labels in sorted(entries):
-                values = series[labels].values
-                sections[section][key] = _timer(values) if section == "timers" else _number(values[1])
+        if section is None:
+            continue
+        for labels, sample in sorted(series.items()):
+            label, key = labels[0]
+            values = sample.values
+            if metric.kind is Kind.STAT_COUNTER or values[1 if metric.kind is Kind.STAT_TIMER else 2]:
+                entry = _timer(values) if metric.kind is Kind.STAT_TIMER else _number(values[1])
+                sections[section][key if label == "key" else label] = entry
     return sections
 
 
@@ -38,6 +44,8 @@ def _timer(values: tuple[float, ...]) -> dict[str, int]:
     }
 
 
-def _number(value: float) -> float:
-    """An integer where it is one, as it was given."""
-    return int(value) if value == value // 1 else value
+def _number(value: float) -> float | None:
+    """An integer where it is one, as it was given; JSON has nothing for what is not finite."""
+    if not isfinite(value):
+        return None
+    return int(value) if value == int(value) else value
