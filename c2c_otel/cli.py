@@ -87,9 +87,7 @@ def settings_table() -> str:
     for row in rows():
         default = "" if row.default in (None, "") else f"`{_shown(row.default)}`"
         planned = " *Accepted, not used yet.*" if row.planned else ""
-        lines.append(
-            f"| `{row.env}` | {f'`{row.ini}`' if row.ini else ''} | {default} | {row.help}{planned} |"
-        )
+        lines.append(f"| `{row.env}` | {f'`{row.ini}`' if row.ini else ''} | {default} | {row.help}{planned} |")
     return "\n".join(lines)
 
 

@@ -10,12 +10,12 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import wrapt
 from opentelemetry.instrumentation.distro import BaseDistro  # type: ignore[attr-defined]  # shipped without types
 
-from c2c_otel import telemetry
+from c2c_otel import logging_setup, otlp, telemetry
 from c2c_otel.settings import ConfigurationError, Settings, environment
 from c2c_otel_exporters import guard
 
@@ -42,16 +42,26 @@ def autostart() -> None:
     try:
         settings = Settings.load()
     except ConfigurationError as error:
-        print(f"c2c-otel-instrument: {error}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(2)  # sitecustomize's own exceptions are swallowed by the interpreter
+        _refuse(error)
     if settings.sdk_disabled:
         return
+    try:
+        otlp.check(settings)
+        logging_setup.setup(settings)
+        logging_setup.follow_gunicorn(settings)
+    except ConfigurationError as error:
+        _refuse(error)
     try:
         _defaults()
         instrument(settings, whole_process=True)
     except Exception:
         guard.failed("autostart")
+
+
+def _refuse(error: ConfigurationError) -> NoReturn:
+    print(f"c2c-otel-instrument: {error}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(2)  # sitecustomize's own exceptions are swallowed by the interpreter
 
 
 def instrument(settings: Settings, *, whole_process: bool) -> None:

@@ -39,7 +39,7 @@ def _json(_settings: Settings) -> logging.Handler:
 
 
 def _logstash(settings: Settings) -> logging.Handler:
-    return PyramidCeeSysLogHandler((settings.log_host, settings.log_port))
+    return PyramidCeeSysLogHandler((settings.log_host, settings.log_port), max_bytes=settings.log_max_bytes)
 
 
 def _console(_settings: Settings) -> logging.Handler:

@@ -50,6 +50,8 @@ class Parts:
     span_processors: Sequence[SpanProcessor] = ()
     metric_readers: Sequence[MetricReader] = ()
     logger_provider: LoggerProvider | None = None
+    captured: bool = False
+    """Whether a test looks at them: then they are in memory and no thread runs."""
 
     def families(self) -> tuple[list[Family], list[str]]:
         """The measurements of all processes of the service, and what must be said about them."""
@@ -103,6 +105,10 @@ def make(settings: Settings, run_id: str) -> Parts:
 
         tags, prefix = settings.statsd_tags, settings.statsd_prefix
         statsd_otel.configure(address, prefix=prefix, use_tags=settings.statsd_use_tags, tags=tags)
+    if "c2c_cee" in (settings.logs_exporter or ()):
+        from c2c_otel_exporters import logs
+
+        logs.configure(settings.log_host, settings.log_port, max_bytes=settings.log_max_bytes)
     parts.span_processors = otlp.span_processors(settings)
     parts.metric_readers = otlp.metric_readers(settings, store, parts.resource, parts.publisher.sdk_metrics)
     parts.logger_provider = otlp.logger_provider(settings, parts.resource)

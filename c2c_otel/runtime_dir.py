@@ -97,11 +97,7 @@ def gunicorn_role() -> tuple[str, int] | None:
         return None
     frame: Any = sys._getframe(1)
     while frame is not None:
-        owner = (
-            frame.f_locals.get("self")
-            if frame.f_globals.get("__name__", "").startswith("gunicorn.")
-            else None
-        )
+        owner = frame.f_locals.get("self") if frame.f_globals.get("__name__", "").startswith("gunicorn.") else None
         if owner is not None:
             if hasattr(owner, "ppid") and hasattr(owner, "load_wsgi"):
                 return "worker", int(owner.ppid)

@@ -354,6 +354,13 @@ class Settings:
     )
     log_host: str = _row("LOG_HOST", None, _text, "localhost", "Where @cee lines are sent.")
     log_port: int = _row("LOG_PORT", None, _port, 514, "The UDP port there.")
+    log_max_bytes: int = _row(
+        "LOG_MAX_BYTES",
+        None,
+        _count,
+        65507,
+        "Longest @cee datagram; what does not fit is shortened. rsyslog takes 8 KiB unless maxMessageSize says more.",
+    )
     sql_log_level: str | None = _row("SQL_LOG_LEVEL", None, _level, None, "Level of the logger sqlalchemy.engine.")
     gunicorn_log_level: str | None = _row(
         "GUNICORN_LOG_LEVEL", None, _level, None, "Level of the logger gunicorn.error."

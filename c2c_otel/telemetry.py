@@ -156,6 +156,10 @@ class Telemetry:
             self._run_id = runtime_dir.run_id(self.settings)
         if role is not None and role[0] == "arbiter":
             self.hold()
+        if self._parts is not None and self._parts.logger_provider is not None:
+            from c2c_otel import logging_setup
+
+            logging_setup.attach_otel(self._parts.logger_provider)  # the application may have set logging up anew
         self.start()
 
     def worker_started(self) -> None:
@@ -191,9 +195,11 @@ class Telemetry:
 
     def _start(self) -> None:
         from c2c_otel import logging_setup, parts
+        from c2c_otel_exporters import background
 
         if self._run_id is None:
             self._run_id = runtime_dir.run_id(self.settings)
+        background.allow()
         made = parts.make(self.settings, self._run_id)
         self._use(made)
         if made.logger_provider is not None:
@@ -226,8 +232,13 @@ class Telemetry:
         with self._lock:
             parts, self._parts = self._parts, None
             self.sink = NULL_SINK
-        if parts is not None:
-            parts.end()
+        if parts is None:
+            return
+        if parts.logger_provider is not None:
+            from c2c_otel import logging_setup
+
+            logging_setup.attach_otel(None)
+        parts.end()
 
     def after_fork(self) -> None:
         """In a forked child: what the parent has stays the parent's."""
@@ -245,7 +256,7 @@ class Telemetry:
 
         self.install()
         before = self._parts, self.sink, self._settings, self._held_pid
-        if getattr(self._parts, "captured", False):
+        if self._parts is not None and self._parts.captured:
             raise RuntimeError("This process's telemetry is captured already; captures do not nest.")
         made = parts.build(settings, Store(None, max_series=settings.metrics_max_series), sender)
         made.captured = True
@@ -257,6 +268,7 @@ class Telemetry:
         finally:
             self._parts, self.sink, self._settings, self._held_pid = before
             self._renew_processors()
+            made.end()
 
     def _renew_processors(self) -> None:
         from c2c_otel import tracing

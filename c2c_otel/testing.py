@@ -22,8 +22,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from prometheus_client.parser import text_string_to_metric_families
 
 from c2c_otel import telemetry
+from c2c_otel.pyramid_logging import log_context
 from c2c_otel.settings import Settings
-from c2c_otel_exporters import prometheus, stats_json
+from c2c_otel_exporters import log_lines, prometheus, stats_json
 
 __all__ = ["Captured", "Tree", "capture"]
 
@@ -53,9 +54,7 @@ class _Records(logging.Handler):
         self.lines: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        from c2c_otel.pyramid_logging import log_fields
-
-        self.lines.append(log_fields(record))
+        self.lines.append(log_lines.encode(record, log_context()))
 
 
 class Captured:
