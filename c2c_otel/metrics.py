@@ -22,7 +22,8 @@ import os
 import re
 import socket
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,19 @@ def _pod_labels(hostname: str) -> Mapping[str, str]:
 
 
 class MemoryMapProvider(Provider):
-    """``pod_process_smap_{memory_type}_kb{pid,name}``: memory in KiB of each process.
+    """``pod_process_smap_{memory_type}_kb{pid,name}``: memory in KiB of each process, by what is mapped.
 
     ``memory_type``: ``pss`` (shared pages are divided among those who share them), ``rss`` or ``size`` (addresses).
     ``pids``: by default this process and, in a worker, gunicorn's arbiter, so all workers together tell of the whole
-    service. ``name`` is the process's name. Processes that are gone or may not be read are left out.
+    service. ``name``: the file, what the kernel calls the mapping (``[heap]``), or ``[anon]``; mappings of one name
+    are added up, those without any pages are left out, as are processes that are gone or may not be read.
+
+    The kernel needs about a millisecond for each process, so its answer is used for ``refresh_seconds``.
     """
 
-    def __init__(self, memory_type: str = "pss", pids: Iterable[int | str] | None = None) -> None:
+    def __init__(
+        self, memory_type: str = "pss", pids: Iterable[int | str] | None = None, refresh_seconds: float = 10.0
+    ) -> None:
         if memory_type not in _FIELDS:
             raise ValueError(f"memory_type is {memory_type!r}; expected pss, rss or size")
         super().__init__(
@@ -80,18 +86,42 @@ class MemoryMapProvider(Provider):
         )
         self.memory_type = memory_type
         self.pids: Sequence[str] | None = None if pids is None else [str(pid) for pid in pids]
+        self._refresh_seconds = refresh_seconds
+        self._read: tuple[float, int, list[tuple[Mapping[str, Any], float]]] | None = None
 
     def get_data(self) -> Data:
-        data = []
+        now, own = time.monotonic(), os.getpid()
+        if self._read is None or self._read[1] != own or now - self._read[0] >= self._refresh_seconds:
+            self._read = (now, own, list(self._measure()))
+        return self._read[2]
+
+    def _measure(self) -> Iterator[tuple[Mapping[str, Any], float]]:
         for pid in _own_pids() if self.pids is None else self.pids:
             try:
-                data.append(({"pid": pid, "name": _process_name(pid)}, _kilobytes(pid, self.memory_type)))
-            except (OSError, ValueError):  # gone, or somebody else's
+                text = Path(f"/proc/{pid}/smaps").read_text(errors="replace")
+            except OSError:  # gone, or somebody else's
                 continue
-        return data
+            for name, size in _mappings(text, self.memory_type).items():
+                if size:
+                    yield {"pid": pid, "name": name}, size
 
 
 _FIELDS = {"pss": "Pss", "rss": "Rss", "size": "Size"}
+
+# proc(5): a line "from-to mode offset device inode   name", then lines "Field:   n kB".
+_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S{4} [0-9a-f]+ \S+ \d+ *(.*)")
+
+
+def _mappings(smaps: str, memory_type: str) -> dict[str, int]:
+    """KiB by name, from the text of /proc/PID/smaps."""
+    found: dict[str, int] = {}
+    name, field = "", f"{_FIELDS[memory_type]}:"
+    for line in smaps.splitlines():
+        if line.startswith(field):
+            found[name] = found.get(name, 0) + int(line.split()[1])
+        elif match := _MAPPING.fullmatch(line):
+            name = match[1] or "[anon]"
+    return found
 
 
 def _own_pids() -> list[str]:
@@ -105,30 +135,6 @@ def _same_program(pid: str, other: str) -> bool:
         return Path(f"/proc/{pid}/exe").readlink() == Path(f"/proc/{other}/exe").readlink()
     except OSError:  # gone, or somebody else's
         return False
-
-
-def _process_name(pid: str) -> str:
-    return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
-
-
-def _kilobytes(pid: str, memory_type: str) -> int:
-    """From the kernel's own sum where it has one (Linux 4.14, and not for size), else from the single mappings.
-
-    Raises OSError where the process is gone or may not be read, ValueError where nothing is told.
-    """
-    if memory_type != "size":
-        try:
-            return _sum(Path(f"/proc/{pid}/smaps_rollup"), memory_type)
-        except FileNotFoundError:
-            pass
-    return _sum(Path(f"/proc/{pid}/smaps"), memory_type)
-
-
-def _sum(path: Path, memory_type: str) -> int:
-    found = re.findall(rf"^{_FIELDS[memory_type]}: +(\d+) kB$", path.read_text(), re.MULTILINE)
-    if not found:
-        raise ValueError(f"{path} tells no {memory_type}")
-    return sum(map(int, found))
 
 
 providers: list[Provider] = [MemoryMapProvider()]

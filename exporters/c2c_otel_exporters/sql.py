@@ -11,6 +11,7 @@ Each is looked for inside its own parentheses, so that subqueries and ``WITH`` k
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from .sql_tokens import Token, tokens
@@ -24,6 +25,11 @@ MAX_TEXT = 4000
 MAX_SUMMARY = 255
 """Characters of a summary, by OpenTelemetry's convention for ``db.query.summary``."""
 
+_NAMED = re.compile(
+    r"""\A(\s*(?: SAVEPOINT | RELEASE(?:\s+SAVEPOINT)? | ROLLBACK(?:\s+(?:WORK|TRANSACTION))?\s+TO(?:\s+SAVEPOINT)?
+        | DECLARE | CLOSE | (?:FETCH|MOVE)(?:\s+[\w-]+){0,2}\s+(?:FROM|IN) ))\s+(?!SAVEPOINT\b)(?:"[^"]*"|\w+)""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _MAX_READ = 1_000_000  # the rest of a longer statement is left out
 _MAX_READ_TEXT = 10_000  # enough for MAX_TEXT, and for the tables in the summary
 _MAX_OPERATION = 20
@@ -49,10 +55,15 @@ def describe(statement: str) -> Statement:
     """What is known of a statement. Never raises; the last thousand that are not very long are remembered."""
     known = _remembered.get(statement)
     if known is None:
-        known = _describe(statement)
+        known = _describe(_unnamed(statement))
         if len(statement) <= _MAX_REMEMBERED_LENGTH:
             _remember(statement, known)
     return known
+
+
+def _unnamed(statement: str) -> str:
+    """Savepoints and cursors are numbered by those who make them: their names are data too."""
+    return _NAMED.sub(r"\1 ?", statement, count=1)
 
 
 def _remember(statement: str, known: Statement) -> None:
@@ -115,6 +126,7 @@ class _Frame:
 
 def simplify(statement: str) -> str:
     """The statement without its data and its lists, at most `MAX_QUERY` characters; see above. Never raises."""
+    statement = _unnamed(statement)
     out: list[str] = []
     frames = [_Frame()]
     hidden = 0  # as long as there are more frames than this, nothing is shown; 0: everything is

@@ -293,3 +293,24 @@ def test_any_text_is_accepted(text: str) -> None:
     assert "\n" not in known.query
     assert len(known.query) <= MAX_QUERY
     assert known.operation == known.operation.upper()
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("SAVEPOINT sa_savepoint_12", "SAVEPOINT ?"),
+        ("RELEASE SAVEPOINT sa_savepoint_1", "RELEASE SAVEPOINT ?"),
+        ("RELEASE sa_savepoint_1", "RELEASE ?"),
+        ("ROLLBACK TO SAVEPOINT sa_savepoint_1", "ROLLBACK TO SAVEPOINT ?"),
+        ("rollback to sp1", "rollback to ?"),
+        ('DECLARE "c_7f_1" CURSOR WITHOUT HOLD FOR SELECT a FROM t', "DECLARE ? CURSOR WITHOUT HOLD FOR SELECT FROM t"),
+        ('FETCH FORWARD 5 FROM "c_7f_1"', "FETCH FORWARD ? FROM ?"),
+        ('CLOSE "c_7f_1"', "CLOSE ?"),
+        ("ROLLBACK", "ROLLBACK"),
+        ("CLOSE", "CLOSE"),
+    ],
+)
+def test_numbered_savepoints_and_cursors_are_data(statement: str, expected: str) -> None:
+    assert sql.simplify(statement) == expected
+    assert sql.describe(statement).query == expected
+    assert not re.search(r"_\d", sql.describe(statement).text)
