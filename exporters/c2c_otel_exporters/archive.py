@@ -7,7 +7,6 @@ removes them first. So nothing counts twice or is lost, whenever a compactor die
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import uuid
@@ -92,13 +91,8 @@ def open_layout(path: Path, keys: Keys) -> OpenedLayout | None:
             raise
     except FileNotFoundError:
         return None
-    except (CorruptError, PermissionError, IsADirectoryError) as error:
+    except CorruptError as error:
         warn_unreadable(path, error)
-        return None
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        warn_unreadable(path, error)  # a symbolic link is not followed
         return None
 
 
@@ -112,16 +106,26 @@ def _clean(directory: Path, merged: frozenset[str]) -> None:
     for name in merged:
         (directory / name).unlink(missing_ok=True)
     for path in directory.iterdir():
-        if path.name.startswith(_NEW_ARCHIVE) or (path.name.startswith(HIDDEN_PREFIX) and not is_alive(path)):
+        if path.name.startswith(_NEW_ARCHIVE) or (path.name.startswith(HIDDEN_PREFIX) and _is_dead(path)):
             path.unlink(missing_ok=True)
 
 
 def _dead(directory: Path, keys: Keys) -> Iterator[tuple[str, Layout]]:
     for path in directory.iterdir():
-        if path.name.endswith(SUFFIX) and not is_alive(path):
+        if path.name.endswith(SUFFIX) and _is_dead(path):
             layout = open_layout(path, keys)
             if layout is not None:
                 yield path.name, layout
+
+
+def _is_dead(path: Path) -> bool:
+    try:
+        return not is_alive(path)
+    except FileNotFoundError:  # it has just got its name
+        return False
+    except CorruptError as error:
+        warn_unreadable(path, error)
+        return False
 
 
 def _encode(rows: list[Row], merged: list[str], generation: int) -> bytes:

@@ -14,6 +14,7 @@ import errno
 import fcntl
 import mmap
 import os
+import stat
 import time
 import uuid
 from array import array
@@ -156,8 +157,8 @@ class FileSource:
 
     @classmethod
     def open(cls, path: Path) -> FileSource:
-        """Raises OSError (FileNotFoundError: it has been taken in) and CorruptError."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        """Raises FileNotFoundError once it has been taken in, CorruptError, other OSErrors for what may pass."""
+        descriptor = _open_regular(path)
         try:
             status = os.fstat(descriptor)
             if status.st_size < HEADER_BYTES:
@@ -243,11 +244,11 @@ class LocalReader:
 
 
 def is_alive(path: Path, size: int = 0) -> bool:
-    """Whether the owner of a metric file lives. Raises FileNotFoundError once it has been taken in.
+    """Whether the owner of a metric file lives. Raises as `FileSource.open` does.
 
     ``size``: how much of it is mapped; CorruptError if it has less by now, reading on would be a SIGBUS.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    descriptor = _open_regular(path)
     try:
         if os.fstat(descriptor).st_size < size:
             raise CorruptError("cut off while in use")
@@ -257,6 +258,19 @@ def is_alive(path: Path, size: int = 0) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def _open_regular(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO):
+            raise
+        raise CorruptError(os.strerror(error.errno)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CorruptError("not a file")
+    return descriptor
 
 
 def _map(path: Path, size: int) -> mmap.mmap:

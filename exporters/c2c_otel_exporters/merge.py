@@ -187,8 +187,9 @@ class Scraper:
             return None
         except CorruptError as error:
             warn_unreadable(path, error)
-            self._files.pop(name).source.close()
-            layout = None
+            if layout is not None:
+                self._files.pop(name).source.close()
+                layout = None
         else:
             layout = open_layout(path, self._keys)
         if layout is None:
