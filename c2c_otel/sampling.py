@@ -43,7 +43,7 @@ class MeasureAll(Sampler):
     def __init__(self, root: Sampler) -> None:
         self.root: Sampler = root.root if isinstance(root, MeasureAll) else root
 
-    def should_sample(  # noqa: PLR0917 - the SDK's signature
+    def should_sample(
         self,
         parent_context: Context | None,
         trace_id: int,

@@ -178,7 +178,7 @@ class Tracer(sdk.Tracer):
         super()._set_resource(resource)
         self._share()
 
-    def start_as_current_span(  # type: ignore[override] # noqa: PLR0917 - the API's signature, and a class of our own for its private generator
+    def start_as_current_span(  # type: ignore[override]
         self,
         name: str,
         context: Context | None = None,
@@ -196,7 +196,7 @@ class Tracer(sdk.Tracer):
             end_on_exit,
         )
 
-    def start_span(  # noqa: PLR0912, PLR0915, PLR0917 - the API's signature; one function: a call costs as much as three of these branches
+    def start_span(  # noqa: PLR0912, PLR0915 - the API's signature; one function: a call costs as much as three of these branches
         self,
         name: str,
         context: Context | None = None,
@@ -297,7 +297,7 @@ class Tracer(sdk.Tracer):
         except Exception:
             guard.dropped("span_link", 1, "links that cannot be cleaned")
 
-    def _ask(  # noqa: PLR0917 - what a sampler is asked
+    def _ask(
         self,
         context: Context | None,
         trace_id: int,
@@ -334,7 +334,7 @@ def _context_of(above: object) -> SpanContext | None:
 class TracerProvider(sdk.TracerProvider):
     """The SDK's provider with lean spans, ids that a seeded `random` does not repeat, and `MeasureAll`."""
 
-    def __init__(  # noqa: PLR0917 - the SDK's signature
+    def __init__(
         self,
         sampler: Sampler | None = None,
         resource: Resource | None = None,

@@ -7,7 +7,7 @@ each distinct tuple of arguments. Exporters only join the parts in their own way
 ('route', 'GET', 'hello', '200')
 """
 
-# ruff: noqa: PLR0917 - the sink passes the arguments on by position, and remembers what was returned for them
+
 from __future__ import annotations
 
 from collections.abc import Iterable

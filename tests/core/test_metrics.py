@@ -142,7 +142,7 @@ def test_a_label_of_the_same_name_stays(monkeypatch: pytest.MonkeyPatch) -> None
 def test_memory_of_this_process_by_mapping(memory_type: str) -> None:
     provider = MemoryMapProvider(memory_type)
     assert provider.name == f"pod_process_smap_{memory_type}_kb"
-    data = dict((labels["name"], value) for labels, value in provider.get_data())
+    data = {labels["name"]: value for labels, value in provider.get_data()}
     assert {labels["pid"] for labels, _ in provider.get_data()} == {str(os.getpid())}
     assert {"[heap]", "[stack]", "[anon]"} <= set(data)
     assert any(name.startswith("/") for name in data)

@@ -71,7 +71,7 @@ def test_a_directory_others_can_write_to_is_refused(settings: Settings) -> None:
     assert settings.runtime_dir is not None
     settings.runtime_dir.mkdir()
     settings.runtime_dir.chmod(0o777)
-    with pytest.raises(PermissionError, match="C2C_RUNTIME_DIR is .* expected a directory that belongs to uid"):
+    with pytest.raises(PermissionError, match=r"C2C_RUNTIME_DIR is .* expected a directory that belongs to uid"):
         Run.join(settings, "a")
 
 
