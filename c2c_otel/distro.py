@@ -101,7 +101,8 @@ def _instrument_later(awaited: str, module: str, cls: str) -> Callable[[Any], No
 
 
 def _wrap_worker(module: Any) -> None:
-    wrapt.wrap_function_wrapper(module, "Worker.init_process", _worker_started)
+    # The first thing a worker does after it has become the user of gunicorn's --user: whose files we then make.
+    wrapt.wrap_function_wrapper(module, "Worker.load_wsgi", _worker_started)
 
 
 def _worker_started(wrapped: Callable[..., Any], _instance: Any, args: Any, kwargs: Any) -> Any:

@@ -6,6 +6,7 @@ Content-Length from that), and a ``wsgi.file_wrapper`` stays the server's own ob
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -66,8 +67,9 @@ class _Finishing:
         finally:
             exchange.finish()
 
-    def __del__(self) -> None:
-        self._exchange.finish()
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not is_finalizing():  # then modules are empty, and telemetry has ended
+            self._exchange.finish()
 
 
 class _Chunks(_Finishing):
