@@ -49,7 +49,9 @@ def test_usage(words: tuple[str, ...], code: int) -> None:
 
 def test_the_command_keeps_its_arguments_exit_code_and_hidden_sitecustomize(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import builtins; builtins.hidden_ran = True")
-    code = "import sys, builtins; print(sys.argv[1:], builtins.hidden_ran, 'c2c_otel.telemetry' in sys.modules); sys.exit(7)"
+    code = (
+        "import sys, builtins; print(sys.argv[1:], builtins.hidden_ran, 'c2c_otel.telemetry' in sys.modules); exit(7)"
+    )
     done = launch(
         sys.executable, "-c", code, "a b", "--x", PYTHONPATH=str(tmp_path), C2C_RUNTIME_DIR=str(tmp_path / "r")
     )
