@@ -35,9 +35,8 @@ wheel: venv-test ## build, install in a clean environment, use it there
 bench: venv-test ## what a request costs: bare, contrib, ours
 	$(BIN)/python -m tests.benchmarks
 
-docs: venv-test ## generate docs/settings.md
-	$(BIN)/c2c-otel config --markdown > docs/settings.md.new
-	mv docs/settings.md.new docs/settings.md
+docs: venv-test ## generate docs/settings.md and the table of settings in README.md
+	$(BIN)/python tests/provision/docs.py
 
 constraints: ## resolve the development environment afresh into constraints.txt
 	$(PYTHON) tests/provision/venv.py constraints

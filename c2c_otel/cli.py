@@ -14,7 +14,7 @@ from typing import Any
 from c2c_otel import __version__
 from c2c_otel.settings import ConfigurationError, Settings, rows
 
-__all__ = ["main", "settings_table"]
+__all__ = ["main", "settings_page", "settings_table"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _config(options: argparse.Namespace) -> int:
     if options.markdown:
-        print(settings_table())
+        print(settings_page())
         return 0
     ini = _ini(options.ini, options.section) if options.ini else {}
     table = [
@@ -79,6 +79,23 @@ def _shown(value: Any) -> str:
     if hasattr(value, "items"):
         return ",".join(f"{k}={v}" for k, v in value.items()) or "-"
     return str(value)
+
+
+_INTRODUCTION = """\
+# Settings
+
+An environment variable counts where it is set and not empty, else the key in the application's ini section, else the
+default. Flags are on for `1`, `true`, `yes`, `on` and off for `0`, `false`, `no`, `off`. A value that cannot be used ends
+the start with a message that names it. `c2c-otel config` prints what a process would run with. A `*` stands for any
+name. The standard variables of OpenTelemetry that are not in the table do what they do with any OpenTelemetry SDK.
+
+This page is made by `make docs`.
+"""
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    return f"{_INTRODUCTION}\n{settings_table()}"
 
 
 def settings_table() -> str:
