@@ -102,7 +102,7 @@ def settings_table() -> str:
     """All rows as a Markdown table, in the order of the dataclass."""
     lines = ["| Environment | ini | Default | Effect |", "|---|---|---|---|"]
     for row in rows():
-        default = "" if row.default in (None, "") else f"`{_shown(row.default)}`"
+        default = "" if row.default in (None, "", ()) else f"`{_shown(row.default)}`"
         planned = " *Accepted, not used yet.*" if row.planned else ""
         lines.append(f"| `{row.env}` | {f'`{row.ini}`' if row.ini else ''} | {default} | {row.help}{planned} |")
     return "\n".join(lines)
