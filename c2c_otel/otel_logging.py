@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from opentelemetry import context as otel_context
+from opentelemetry import trace
 from opentelemetry._logs import LoggerProvider, LogRecord
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.log_utils import std_to_otel
 from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.util.types import AnyValue
@@ -55,7 +57,7 @@ def _of_an_export(name: str) -> bool:
 
 
 def _translate(record: logging.LogRecord) -> LogRecord:
-    fields = log_lines.encode(record, log_context(), with_extras=False)
+    fields = log_lines.encode(record, log_context(record), with_extras=False)
     attributes: dict[str, AnyValue] = {}
     for field, attribute in ATTRIBUTE_OF.items():
         value = fields.get(field)
@@ -72,12 +74,22 @@ def _translate(record: logging.LogRecord) -> LogRecord:
     return LogRecord(
         timestamp=int(record.created * 1e9),
         observed_timestamp=time.time_ns(),
-        context=otel_context.get_current(),
+        context=_span_context(fields),
         severity_text=_TEXTS.get(text, text),
         severity_number=std_to_otel(record.levelno),
         body=_text(str(fields["msg"])),
         attributes=attributes,
     )
+
+
+def _span_context(fields: Mapping[str, object]) -> Context:
+    """The current context; where that has no span, one with the span that the fields name."""
+    current = otel_context.get_current()
+    trace_id, span_id = fields.get("trace_id"), fields.get("span_id")
+    if trace.get_current_span(current).get_span_context().is_valid or not trace_id:
+        return current
+    named = trace.SpanContext(int(str(trace_id), 16), int(str(span_id), 16), is_remote=False)
+    return trace.set_span_in_context(trace.NonRecordingSpan(named), current)
 
 
 def _text(value: str) -> str:

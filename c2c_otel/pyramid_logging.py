@@ -31,7 +31,7 @@ from c2c_otel import current_request
 from c2c_otel_exporters import guard, log_lines
 from c2c_otel_exporters.syslog import Sender
 
-__all__ = ["MAX_NESTING", "JsonLogHandler", "PyramidCeeSysLogHandler", "log_context", "nesting"]
+__all__ = ["MAX_NESTING", "JsonLogHandler", "PyramidCeeSysLogHandler", "log_context", "nesting", "note_request"]
 
 if TYPE_CHECKING:
     _StreamHandler = logging.StreamHandler[IO[str]]
@@ -39,12 +39,31 @@ else:
     _StreamHandler = logging.StreamHandler
 
 _DEBUGGING = ("file", "line", "function", "pid", "thread_name", "process_name")
+_NOTED = "_c2c_otel_log_context"
 _FACILITIES = logging.handlers.SysLogHandler.facility_names
 
 
-def log_context() -> dict[str, object]:
+def log_context(record: logging.LogRecord | None = None) -> dict[str, object]:
     """The fields of the request that is being served (``client_addr``, ``method``, ``matched_route``, ``path``,
-    ``request_id``) and of the current span (``trace_id``, ``span_id``), as far as there are any."""
+    ``request_id``) and of the current span (``trace_id``, ``span_id``), as far as there are any.
+
+    A server logs what an application raised when that request is over: then they come with the record's exception.
+    """
+    fields = _current_context()
+    if not fields and record is not None and isinstance(record.exc_info, tuple):
+        fields.update(getattr(record.exc_info[1], _NOTED, ()))
+    return fields
+
+
+def note_request(error: BaseException) -> None:
+    """Let the exception, on its way to the server, carry the current `log_context`: text alone, which holds nothing."""
+    try:
+        setattr(error, _NOTED, _current_context())
+    except (AttributeError, TypeError):  # one that takes no attributes
+        pass
+
+
+def _current_context() -> dict[str, object]:
     context = otel_context.get_current()
     current: current_request.CurrentRequest | None = context.get(current_request.KEY)  # type: ignore[assignment]  # a context holds objects
     fields: dict[str, object] = {}
@@ -125,7 +144,7 @@ class JsonLogHandler(_StreamHandler):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line without its newline; the formatter is not asked."""
-        return log_lines.json_line(record, log_context())[:-1].decode()
+        return log_lines.json_line(record, log_context(record))[:-1].decode()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line. What goes wrong is reported on stderr, as `logging` does."""
@@ -134,7 +153,7 @@ class JsonLogHandler(_StreamHandler):
             return
         depth.level += 1
         try:
-            log_lines.write_line(self.stream, log_lines.json_line(record, log_context()))
+            log_lines.write_line(self.stream, log_lines.json_line(record, log_context(record)))
         except Exception:
             self.handleError(record)
         finally:
@@ -210,7 +229,7 @@ class PyramidCeeSysLogHandler(logging.Handler):
         super().close()
 
     def _encode(self, record: logging.LogRecord) -> dict[str, Any]:
-        fields: dict[str, Any] = log_lines.encode(record, log_context(), self._extra_fields)
+        fields: dict[str, Any] = log_lines.encode(record, log_context(record), self._extra_fields)
         if self._source is not None:
             fields["source_facility"] = self._source
         for name in self._left_out:

@@ -21,6 +21,7 @@ from pyramid.httpexceptions import HTTPException
 from c2c_otel import request_id, telemetry
 from c2c_otel.current_request import KEY, CurrentRequest
 from c2c_otel.instrumentation import wsgi_attributes
+from c2c_otel.pyramid_logging import note_request
 from c2c_otel_exporters import guard, names
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ class Exchange(CurrentRequest):
         self.error = error
         try:
             self._record(error)
+            note_request(error)
         except Exception:
             guard.failed("pyramid.broken")
 

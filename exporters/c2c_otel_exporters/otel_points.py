@@ -26,6 +26,8 @@ __all__ = ["Points"]
 
 _ADDED_UP = frozenset({Kind.COUNTER, Kind.HISTOGRAM, Kind.SUMMARY})
 _STAT = frozenset({Kind.STAT_TIMER, Kind.STAT_COUNTER, Kind.STAT_GAUGE})
+_INTEGERS = frozenset({"http.response.status_code", "server.port"})
+"""Attributes that are numbers in the semantic conventions; a label is always text."""
 
 
 class Points:
@@ -74,14 +76,18 @@ class Points:
             yield labels, sample._replace(values=values)
 
 
+def _attributes(labels: Labels) -> dict[str, str | int]:
+    return {name: int(text) if name in _INTEGERS and text.isdecimal() else text for name, text in labels}
+
+
 def _number(labels: Labels, sample: Sample, start: int, now: int) -> NumberDataPoint:
-    return NumberDataPoint(dict(labels), start, now, sample.values[0], _exemplars(sample.exemplar))
+    return NumberDataPoint(_attributes(labels), start, now, sample.values[0], _exemplars(sample.exemplar))
 
 
 def _distribution(metric: Metric, labels: Labels, sample: Sample, start: int, now: int) -> HistogramDataPoint:
     counts = [round(count) for count in sample.values[:-1]]
     return HistogramDataPoint(
-        attributes=dict(labels),
+        attributes=_attributes(labels),
         start_time_unix_nano=start,
         time_unix_nano=now,
         count=sum(counts),

@@ -14,12 +14,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from opentelemetry import context
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.trace import NonRecordingSpan, SpanContext, set_span_in_context
 
 from c2c_otel import otlp
 from c2c_otel.otel_logging import OtelLogHandler
+from c2c_otel.pyramid_logging import note_request
 from c2c_otel.settings import ConfigurationError, Settings
 from c2c_otel_exporters import collector_trouble, guard
 from c2c_otel_exporters.model import Exemplar, Kind, Metric
@@ -279,6 +282,17 @@ def test_exemplars_are_told(store: Store) -> None:
     )
 
 
+def test_attributes_that_are_numbers_by_convention(store: Store) -> None:
+    labels = (("http.response.status_code", "200"), ("key", "7"), ("server.port", "5432"))
+    store.histogram(DURATION, labels).observe(0.5)
+    store.histogram(DURATION, (("server.port", "none"),)).observe(0.5)
+    (metric,) = Points().metrics(store.families())
+    assert [dict(point.attributes or {}) for point in metric.data.data_points] == [
+        {"http.response.status_code": 200, "key": "7", "server.port": 5432},
+        {"server.port": "none"},
+    ]
+
+
 def test_logs_arrive() -> None:
     with OtlpReceiver() as receiver:
         settings = load(OTEL_EXPORTER_OTLP_ENDPOINT=receiver.url, OTEL_TRACES_EXPORTER="none")
@@ -287,9 +301,15 @@ def test_logs_arrive() -> None:
         logger = logging.Logger("shop")
         logger.addHandler(OtelLogHandler(provider))
         logger.warning("%d orders", 3)
+        error = RuntimeError()
+        token = context.attach(set_span_in_context(NonRecordingSpan(SpanContext(0xABC, 0xDEF, False))))
+        note_request(error)
+        context.detach(token)
+        logger.error("a request has failed", exc_info=error)
         provider.shutdown()
-        (record,) = receiver.logs
+        record, failed = receiver.logs
         assert (record["body"], record["severity_text"]) == ("3 orders", "WARN")
+        assert (record["trace_id"], failed["trace_id"], failed["span_id"]) == ("", f"{0xABC:032x}", f"{0xDEF:016x}")
 
 
 def test_console() -> None:

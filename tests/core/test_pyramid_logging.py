@@ -23,7 +23,7 @@ from pyramid.registry import Registry
 from pyramid.testing import DummyRequest, setUp, tearDown
 
 from c2c_otel import current_request
-from c2c_otel.pyramid_logging import MAX_NESTING, JsonLogHandler, PyramidCeeSysLogHandler, log_context
+from c2c_otel.pyramid_logging import MAX_NESTING, JsonLogHandler, PyramidCeeSysLogHandler, log_context, note_request
 from c2c_otel_exporters import guard, log_lines
 
 ENVIRON = {
@@ -349,3 +349,26 @@ logging.getLogger("a").info("hello %s", "you", extra={{"n": [1]}})
     assert (line["msg"], line["n"]) == ("hello you", [1])
     assert received(sink)[1] == {**line, "application": "shop"}
     assert done.stderr == b""
+
+
+def test_what_a_server_logs_of_an_exception_belongs_to_its_request(logger: logging.Logger, lines: Any) -> None:
+    class Slotted(BaseException):
+        __slots__ = ()
+
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AttributeError(name)
+
+    error = RuntimeError("asked for")
+    with serving(span(0xABC, 0xDEF), REQUEST_METHOD="GET", PATH_INFO="/boom") as current:
+        note_request(error)
+        note_request(Slotted())
+        request_id = current.request_id
+    logger.error("too late", exc_info=error)
+    logger.error("of another", exc_info=RuntimeError())
+    with serving(span(0x1, 0x2), REQUEST_METHOD="GET", PATH_INFO="/other"):
+        logger.error("the request that logs it comes first", exc_info=error)
+    noted, other, first = lines()
+    assert (noted["path"], noted["request_id"], noted["method"]) == ("/shop/boom", request_id, "GET")
+    assert (noted["trace_id"], noted["span_id"]) == (f"{0xABC:032x}", f"{0xDEF:016x}")
+    assert not {"path", "request_id", "trace_id"} & set(other)
+    assert (first["path"], first["trace_id"]) == ("/shop/other", f"{1:032x}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPNotFound
 from pyramid.response import Response
 
+from c2c_otel.pyramid_logging import log_context
 from c2c_otel.testing import Captured
 from tests.pyramid_kit import assert_left_nothing, get
 
@@ -79,3 +81,14 @@ def test_a_caller_that_does_not_sample_is_measured(app: Any, c2c_telemetry: Capt
     get(app, "/hello", HTTP_TRACEPARENT="00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00")
     assert c2c_telemetry.spans == []
     assert c2c_telemetry.statsd_names() == ["route.GET.hello.200", "render.GET.hello.200"]
+
+
+def test_the_servers_line_about_an_exception_has_the_ids_of_its_request(app: Any, c2c_telemetry: Captured) -> None:
+    with pytest.raises(ZeroDivisionError) as raised:
+        get(app, "/boom", HTTP_X_REQUEST_ID="mine")
+    record = logging.LogRecord("server", logging.ERROR, "", 0, "", (), raised._excinfo)
+    fields = log_context(record)
+    context = c2c_telemetry.spans[0].get_span_context()
+    assert fields["request_id"] == "mine"
+    assert (fields["path"], fields["matched_route"]) == ("/boom", "boom")
+    assert (fields["trace_id"], fields["span_id"]) == (f"{context.trace_id:032x}", f"{context.span_id:016x}")
