@@ -1,0 +1,85 @@
+"""What each peer must have to show for the requests that are timed: checked before any figure is printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+SPANS_CONTRIB = {"json": 1, "select": 3, "redis": 2, "mix": 7, "call": 2, "404": 1, "stream": 1, "log": 1}
+"""Spans of one request: the route; connect; each statement, command and call."""
+SPANS_OURS = {"json": 2, "select": 4, "redis": 3, "mix": 8, "call": 3, "404": 1, "stream": 1, "log": 2}
+"""The same and, where there is something to render, the rendering."""
+LINES_OURS = {"json": 2, "select": 3, "redis": 4, "mix": 9, "call": 3, "404": 1, "stream": 1, "log": 2}
+"""statsd lines of one request: route, render, each statement and call, two for each command."""
+LINES_PREDECESSOR = {"json": 2, "select": 3, "redis": 3, "mix": 7, "call": 3, "404": 1, "stream": 1, "log": 2}
+
+Found = dict[str, Any]
+Lines = list[str]
+
+
+def _equal(what: str, found: object, expected: object) -> None:
+    assert found == expected, f"{what}: {found!r}, expected {expected!r}"
+
+
+def _bare(scenario: str, count: int, found: Found, lines: Lines) -> None:
+    _equal("statsd lines", lines, [])
+    _equal("headers", found["headers"], [{"x-request-id": None, "server-timing": None}] * count)
+
+
+def _contrib(scenario: str, count: int, found: Found, lines: Lines) -> None:
+    _equal("spans exported", found["spans"], SPANS_CONTRIB[scenario] * count)
+    _equal("requests in /metrics", found["requests"], count)
+    if scenario == "call":
+        assert "traceparent" in found["sent"], found["sent"]
+
+
+def _ours(scenario: str, count: int, found: Found, lines: Lines) -> None:
+    _equal("spans exported", found["spans"], SPANS_OURS[scenario] * count)
+    _equal("requests in /metrics", found["requests"], count)
+    _equal("statsd lines", len(lines), LINES_OURS[scenario] * count)
+    _timed(scenario, count, lines)
+    ids = {headers["x-request-id"] for headers in found["headers"]}
+    assert None not in ids and len(ids) == count, found["headers"]
+    assert all("route;dur=" in headers["server-timing"] for headers in found["headers"]), found["headers"]
+    if scenario == "call":
+        assert found["sent"].get("X-Request-ID") in ids and "traceparent" in found["sent"], found["sent"]
+    if scenario == "log":
+        line = json.loads(found["line"])
+        assert line["request_id"] in ids and len(line["trace_id"]) == 32, line
+
+
+def _predecessor(scenario: str, count: int, found: Found, lines: Lines) -> None:
+    _equal("statsd lines", len(lines), LINES_PREDECESSOR[scenario] * count)
+    _timed(scenario, count, lines)
+    if scenario not in ("404", "stream"):  # it adds the header to request.response, which is not what is sent there
+        assert all("route;dur=" in headers["server-timing"] for headers in found["headers"]), found["headers"]
+    if scenario == "call":
+        assert "X-Request-ID" in found["sent"], found["sent"]
+
+
+def _timed(scenario: str, count: int, lines: Lines) -> None:
+    """Each request has its route timer, and names what it did."""
+    routes = [line for line in lines if line.startswith("route.GET.")]
+    _equal("route timers", len(routes), count)
+    for part in {"select": ["sql."], "mix": ["sql.", "redis."], "redis": ["redis."], "call": ["requests."]}.get(
+        scenario, []
+    ):
+        assert any(line.startswith(part) for line in lines), (part, lines[:9])
+
+
+CHECKS: dict[str, Callable[[str, int, Found, Lines], None]] = {
+    "bare": _bare,
+    "bare-include": _bare,
+    "bare-4.1.1": _bare,
+    "contrib": _contrib,
+    "ours": _ours,
+    "ours-include": _ours,
+    "4.1.1": _predecessor,
+}
+
+
+def spans_of_all(peer: str, requests: dict[str, int]) -> int | None:
+    """Spans that the exporter must have got after that many requests of each scenario; None for who has none."""
+    expected = {"contrib": SPANS_CONTRIB, "ours": SPANS_OURS, "ours-include": SPANS_OURS}.get(peer)
+    return None if expected is None else sum(expected[name] * count for name, count in requests.items())

@@ -1,0 +1,259 @@
+"""One peer in its own process: ``python worker.py PEER REDIS_PORT [STATSD_PORT]``, run in that peer's environment.
+
+Reads commands, one JSON list a line, and answers each with one line of JSON:
+
+``["check", scenario, n]``         n requests, and what the features have to show for them
+``["time", scenario, blocks, n]``  CPU time of each block of n requests, in us per request
+``["end"]``                        totals of the whole life
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import application
+
+WARM, WARM_AGAIN = 200, 10  # as compare.py counts them
+
+Headers = list[tuple[str, str]]
+
+
+class Bare:
+    """The application and nothing else; its log lines are plain JSON."""
+
+    def instrument(self, statsd_port: int) -> None:
+        """Before anything is imported that could be instrumented."""
+
+    def configure(self, config: Any) -> None:
+        """The include, for those who have one."""
+
+    def handler(self, stream: Any) -> Any:
+        return application.plain_handler(stream)
+
+    def shown(self) -> dict[str, float]:
+        """Totals since the start: spans ended and given to the exporter, requests in /metrics, things dropped."""
+        return {}
+
+
+class BareInclude(Bare):
+    """What the include includes, without it: pyramid_tm, cornice, an indenting JSON renderer."""
+
+    def configure(self, config: Any) -> None:
+        from pyramid.renderers import JSON
+
+        config.include("pyramid_tm")
+        config.include("cornice")
+        config.add_renderer("json", JSON(indent=2, sort_keys=True))
+
+
+def null_exporter() -> tuple[Any, Any]:
+    """A batch processor as a service has it, whose exporter counts and forgets."""
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    class Null(SpanExporter):
+        spans = 0
+
+        def export(self, spans: Any) -> Any:
+            self.spans += len(spans)
+            return SpanExportResult.SUCCESS
+
+    exporter = Null()
+    return BatchSpanProcessor(exporter), exporter
+
+
+class Contrib(Bare):
+    """OpenTelemetry's own instrumentors, its SDK, and its Prometheus reader."""
+
+    def instrument(self, statsd_port: int) -> None:
+        from opentelemetry import metrics, trace
+        from opentelemetry.exporter.prometheus import PrometheusMetricReader
+        from opentelemetry.instrumentation.logging import LoggingInstrumentor
+        from opentelemetry.instrumentation.pyramid import PyramidInstrumentor
+        from opentelemetry.instrumentation.redis import RedisInstrumentor
+        from opentelemetry.instrumentation.requests import RequestsInstrumentor
+        from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.trace import TracerProvider
+
+        self.processor, self.exporter = null_exporter()
+        provider = TracerProvider()
+        provider.add_span_processor(self.processor)
+        trace.set_tracer_provider(provider)
+        metrics.set_meter_provider(MeterProvider([PrometheusMetricReader()]))
+        for each in (PyramidInstrumentor, SQLAlchemyInstrumentor, RedisInstrumentor, RequestsInstrumentor):
+            each().instrument(skip_dep_check=True)  # contrib has not named SQLAlchemy 2.1 yet, and works with it
+        LoggingInstrumentor().instrument(set_logging_format=False)  # trace ids into each record
+
+    def shown(self) -> dict[str, float]:
+        import prometheus_client
+
+        self.processor.force_flush()
+        text = prometheus_client.generate_latest().decode()
+        return {"spans": self.exporter.spans, "requests": served(text, "http_server_")}
+
+
+class Ours(Bare):
+    """As under c2c-otel-instrument; the program's code is unchanged."""
+
+    def instrument(self, statsd_port: int) -> None:
+        os.environ["STATSD_ADDRESS"] = f"127.0.0.1:{statsd_port}"
+        os.environ["OTEL_TRACES_EXPORTER"] = "none"  # the null exporter is added below
+        self.start()
+        from c2c_otel import telemetry
+
+        self.processor, self.exporter = null_exporter()
+        provider: Any = telemetry.get().tracer_provider
+        provider.add_span_processor(self.processor)
+
+    def start(self) -> None:
+        from c2c_otel import distro
+        from c2c_otel.settings import Settings
+
+        distro.instrument(Settings.load(), whole_process=True)
+
+    def handler(self, stream: Any) -> Any:
+        from c2c_otel.pyramid_logging import JsonLogHandler
+
+        return JsonLogHandler(stream)
+
+    def shown(self) -> dict[str, float]:
+        from c2c_otel import telemetry
+        from c2c_otel_exporters import guard
+
+        process = telemetry.get()
+        self.processor.force_flush()
+        parts = process.parts
+        assert parts is not None and parts.sender.flush(10)
+        text = parts.render("text/plain")[1].decode()
+        trouble = {what: count for what, count in guard.tally.items() if count}
+        assert not trouble, trouble
+        return {"spans": self.exporter.spans, "requests": served(text, "http_server_")}
+
+
+class OursInclude(Ours):
+    """``config.include("c2c_otel")`` and no launcher."""
+
+    def start(self) -> None:
+        pass
+
+    def configure(self, config: Any) -> None:
+        config.include("c2c_otel")
+
+
+class Predecessor(Bare):
+    """c2cwsgiutils 4.1.1 with statsd: no spans, no request counts in /metrics."""
+
+    def instrument(self, statsd_port: int) -> None:
+        os.environ["STATSD_ADDRESS"] = f"127.0.0.1:{statsd_port}"
+
+    def configure(self, config: Any) -> None:
+        config.include("c2cwsgiutils.pyramid")
+
+    def handler(self, stream: Any) -> Any:
+        from c2cwsgiutils.pyramid_logging import JsonLogHandler
+
+        return JsonLogHandler(stream)
+
+
+PEERS: dict[str, type[Bare]] = {
+    "bare": Bare,
+    "bare-include": BareInclude,
+    "bare-4.1.1": Bare,
+    "contrib": Contrib,
+    "ours": Ours,
+    "ours-include": OursInclude,
+    "4.1.1": Predecessor,
+}
+
+
+def served(text: str, prefix: str) -> float:
+    """Requests that the server's duration histogram has counted, over all of its series."""
+    lines = (line for line in text.splitlines() if line.startswith(prefix) and "duration" in line)
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0].endswith("_count"))
+
+
+class Client:
+    """Asks the application as a WSGI server would, in this thread."""
+
+    def __init__(self, app: Callable[..., Any]) -> None:
+        self._app = app
+        self.status = ""
+        self.headers: Headers = []
+
+    def start_response(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], None]:
+        self.status, self.headers = status, headers
+        return lambda data: None
+
+    def ask(self, path: str) -> bytes:
+        answer = self._app(application.environ(path), self.start_response)
+        body = b"".join(answer)
+        close = getattr(answer, "close", None)
+        if close is not None:
+            close()
+        return body
+
+    def block(self, path: str, count: int) -> float:
+        """CPU time of this process for each request, in us."""
+        ask = self.ask
+        started = time.process_time()
+        for _ in range(count):
+            ask(path)
+        return (time.process_time() - started) / count * 1e6
+
+
+def check(client: Client, peer: Bare, stream: application.Nowhere, scenario: str, count: int) -> dict[str, Any]:
+    """The features' own account of these very requests."""
+    before = peer.shown()
+    found = []
+    application.sent.clear()
+    for _ in range(count):
+        body = client.ask(application.PATHS[scenario])
+        names = {name.lower(): value for name, value in client.headers}
+        found.append({key: names.get(key) for key in ("x-request-id", "server-timing")})
+        assert int(client.status[:3]) == application.STATUS[scenario], client.status
+        assert scenario == "404" or body
+    after = peer.shown()
+    return {
+        "headers": found,
+        "sent": application.sent[0] if application.sent else {},
+        "line": stream.last,
+        **{key: after[key] - before[key] for key in after},
+    }
+
+
+def main(name: str, redis_port: int, statsd_port: int) -> None:
+    peer = PEERS[name]()
+    peer.instrument(statsd_port)
+    stream = application.Nowhere()
+    application.log_to(peer.handler(stream))
+    client = Client(application.make(peer.configure, redis_port))
+    at_start = peer.shown()  # of the application's own set-up
+    for path in application.PATHS.values():
+        client.block(path, WARM)
+    gc.collect()
+    print(json.dumps({"ready": name, "pid": os.getpid()}), flush=True)
+    for line in sys.stdin:
+        command, *words = json.loads(line)
+        answer: Any = None
+        if command == "check":
+            answer = check(client, peer, stream, words[0], words[1])
+        elif command == "time":
+            scenario, blocks, count = words
+            path = application.PATHS[scenario]
+            client.block(path, WARM_AGAIN)
+            answer = [client.block(path, count) for _ in range(blocks)]
+        elif command == "end":
+            answer = {key: total - at_start[key] for key, total in peer.shown().items()}
+        print(json.dumps(answer), flush=True)
+        if command == "end":
+            break
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
