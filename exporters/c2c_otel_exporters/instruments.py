@@ -85,6 +85,9 @@ class Counter(Instrument):
 
     def set(self, total: float) -> None:
         """Take over the total of a counter kept elsewhere; one that fell was reset, and starts anew on top."""
+        if not 0 <= total < _INF:
+            guard.dropped("metrics.counter", reason=f"{self.metric.name} cannot take over {total}")
+            return
         if self._refuses():
             return
         with self._lock:

@@ -112,6 +112,24 @@ def test_a_counter_takes_no_negative_and_no_non_number(store):
     assert guard.tally == {"dropped.metrics.counter": 4, "dropped.metrics.histogram": 2}
 
 
+def test_what_is_no_number_is_not_taken_over(store):
+    nan = float("nan")
+    for total in (3, nan, -1):
+        store.counter(COUNT, ()).set(total)
+    store.histogram(TIME, ()).set([1, nan, 0], 1)
+    store.histogram(TIME, ()).set([1, -1, 0], 1)
+    store.histogram(TIME, ()).set([1, 0, 0], nan)
+    store.summary(SIZE, ()).set(-1, 1)
+    store.summary(SIZE, ()).observe(nan)
+    store.histogram(TIME, ()).set([1, 0, 0], 0.5)
+    store.counter(COUNT, ()).set(4)
+    shown = store.families()
+    assert values(shown, COUNT) == (4,)
+    assert values(shown, TIME) == (1, 0, 0, 0.5)
+    assert values(shown, SIZE) == (0, 0)
+    assert sum(guard.tally.values()) == 7
+
+
 def test_published_totals_never_lower_a_counter(store):
     counter = store.counter(COUNT, ())
     counter.set(10)
