@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from c2c_otel import metrics, otlp, runtime_dir
-from c2c_otel_exporters import guard, merge, prometheus
+from c2c_otel_exporters import background, guard, merge, prometheus
 from c2c_otel_exporters.publish import Publisher
 from c2c_otel_exporters.sink import Sink
 from c2c_otel_exporters.statsd import Names, Sender
@@ -116,7 +116,17 @@ def make(settings: Settings, run_id: str) -> Parts:
         from c2c_otel import prometheus_port
 
         parts.port = prometheus_port.serve(settings.prometheus_host, settings.prometheus_port, parts.render)
+    if directory is not None:
+        background.run(lambda: _compact(directory, settings.metrics_max_series), "c2c_otel_compact")
     return parts
+
+
+def _compact(directory: Path, max_series: int) -> None:
+    """Take in what dead workers left: a service that is never scraped must not keep a file for each."""
+    try:
+        merge.compact(directory, max_series)
+    except Exception:
+        guard.failed("compact")
 
 
 def build(settings: Settings, store: Store, sender: Any, directory: Path | None = None) -> Parts:
