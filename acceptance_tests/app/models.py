@@ -38,12 +38,13 @@ def includeme(config: Configurator) -> None:
 
 
 def create(engine: sqlalchemy.Engine) -> None:
-    """Several workers come here at once: who is late finds it done."""
+    """The table with its first row, where it is not there yet. Several workers come here at once: who is late finds
+    it done."""
     try:
-        Base.metadata.create_all(engine)
-        with orm.Session(engine) as session:
-            session.add(Hello(value="world"))
-            session.commit()
+        if not sqlalchemy.inspect(engine).has_table(Hello.__tablename__):
+            with engine.begin() as connection:
+                Base.metadata.create_all(connection)
+                connection.execute(sqlalchemy.insert(Hello).values(value="world"))
     except sqlalchemy.exc.DatabaseError:
         with engine.connect() as connection:
             connection.execute(sqlalchemy.select(Hello.id).limit(1))
