@@ -1,6 +1,6 @@
 """The plaster loader behind ``c2c://``, ``c2c+ini://`` and ``c2c+egg://``: PasteDeploy's, and the environment.
 
-    pserve c2c:///app/production.ini        gunicorn --paste c2c://production.ini#shop
+    pserve c2c:///app/production.ini        plaster.get_loader("c2c://production.ini#shop", protocols=["wsgi"])
 
 Every variable of the environment can be referred to as ``%(NAME)s``, in the sections of applications and servers and
 in those of `logging`. What a file says in its own ``[DEFAULT]`` section comes before the environment.
