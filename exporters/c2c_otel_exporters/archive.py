@@ -132,12 +132,19 @@ def _encode(rows: list[Row], merged: list[str], generation: int) -> bytes:
     values = array("d")
     records = [encode_record((encode_merged(merged), 0, 0, 0))]
     for row in rows:
-        words = [*row.values, *_words(row)]
-        records.append(encode_record((encode_key(row.metric, row.labels), len(values), len(words), row.created)))
-        values.extend(words)
+        _append(row, records, values)
+        if row.lost:  # a second record of the series: whoever adds both has lost nothing
+            rest = (*(0.0,) * (len(row.values) - 1), row.lost)
+            _append(row._replace(values=rest, exemplar=None, lost=0.0), records, values)
     tail = b"".join(records)
     head = Header(os.getpid(), 0, HEADER_BYTES + len(values) * 8, generation).encode().ljust(USED_AT, b"\0")
     return (head + memoryview(array("Q", [len(tail)])).cast("B")).ljust(HEADER_BYTES, b"\0") + values.tobytes() + tail
+
+
+def _append(row: Row, records: list[bytes], values: array[float]) -> None:
+    words = [*row.values, *_words(row)]
+    records.append(encode_record((encode_key(row.metric, row.labels), len(values), len(words), row.created)))
+    values.extend(words)
 
 
 def _words(row: Row) -> list[float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from math import fsum
 from operator import add
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from c2c_otel_exporters.layout import EXEMPLAR_WORDS, CorruptError, decode_key, 
 from c2c_otel_exporters.mapped import Source
 from c2c_otel_exporters.model import OVERFLOW, Exemplar, Family, Kind, Labels, Metric, Sample
 
-__all__ = ["Keys", "Layout", "Row", "Totals", "combine"]
+__all__ = ["Keys", "Layout", "Row", "Totals", "combine", "exact_sum"]
 
 _GAUGES = frozenset({Kind.GAUGE_SUM, Kind.GAUGE_LAST, Kind.GAUGE_MIN, Kind.GAUGE_MAX})
 _STATS = frozenset({Kind.STAT_TIMER, Kind.STAT_COUNTER, Kind.STAT_GAUGE})
@@ -112,30 +113,41 @@ class Layout:
 
 
 class Row(NamedTuple):
-    """A merged series."""
+    """A merged series. ``lost``: what rounding took from the last of a counter's or a distribution's values."""
 
     metric: Metric
     labels: Labels
     created: int
     values: tuple[float, ...]
     exemplar: Exemplar | None
+    lost: float = 0.0
 
 
 class Totals:
-    """What several sources add up to. ``epoch``: entries of stats.json of another one are left out."""
+    """What several sources add up to. ``epoch``: entries of stats.json of another one are left out.
+
+    Counters and the sums of distributions are added exactly and rounded once: the order of the sources, which
+    changes with each process that ends, must not make a total fall by its last bit. Prometheus would take that for
+    a counter that began anew.
+    """
 
     def __init__(self, epoch: float) -> None:
         self._epoch = epoch
-        self._counters: dict[Key, float] = {}
+        self._parts: dict[Key, list[float]] = {}
+        """Of each counter its values, of each distribution its sums: one of each source."""
         self._values: dict[Key, list[float]] = {}
         self._exemplars: dict[Key, tuple[float, Source, int]] = {}
 
     def add(self, layout: Layout, *, alive: bool) -> None:
         """Add what a source has now. Gauges of the dead are left out."""
         values = layout.source.values()
-        counters = self._counters
+        known = self._parts
         for key, at in layout.counters:
-            counters[key] = counters.get(key, 0.0) + values[at]
+            parts = known.get(key)
+            if parts is None:
+                known[key] = [values[at]]
+            else:
+                parts.append(values[at])
         self._add_sums(layout, values)
         if alive:
             for key, first, end in layout.gauges:
@@ -146,11 +158,15 @@ class Totals:
                 self._combine(key, values[first:end])
 
     def _add_sums(self, layout: Layout, values: list[float]) -> None:
-        sums, exemplars = self._values, self._exemplars
+        counts, known, exemplars = self._values, self._parts, self._exemplars
         for key, first, end in layout.sums:
-            old = sums.get(key)
-            new = values[first:end]
-            sums[key] = new if old is None else _added(old, new)
+            old = counts.get(key)
+            if old is None:
+                counts[key] = values[first : end - 1]
+                known[key] = [values[end - 1]]
+            else:
+                counts[key] = _added(old, values[first : end - 1])
+                known[key].append(values[end - 1])
             if key.group.metric.kind is Kind.HISTOGRAM:
                 time = values[end + 2]
                 if time and time > exemplars.get(key, _NEVER)[0]:
@@ -164,7 +180,7 @@ class Totals:
         """By age. The sources must still be open."""
         families: dict[Group, Family] = {}
         for group, rows in self._admitted(max_series):
-            series = {labels: Sample(values, exemplar) for _, labels, _, values, exemplar in rows}
+            series = {labels: Sample(values, exemplar) for _, labels, _, values, exemplar, _ in rows}
             families[group] = Family(group.metric, series)
         return list(families.values())
 
@@ -174,18 +190,25 @@ class Totals:
 
     def _admitted(self, max_series: int) -> Iterator[tuple[Group, list[Row]]]:
         groups: dict[Group, list[Key]] = {}
-        for known in (self._counters, self._values):
-            for key in known:
+        for key in self._parts:
+            groups.setdefault(key.group, []).append(key)
+        for key in self._values:
+            if key not in self._parts:
                 groups.setdefault(key.group, []).append(key)
         for group, keys in sorted(groups.items(), key=lambda item: (item[0].created, item[0].metric)):
             rows = [self._row(key) for key in keys]
             yield group, rows if len(rows) <= max_series else _limited(rows, max_series)
 
     def _row(self, key: Key) -> Row:
-        count = self._counters.get(key)
-        values = (count,) if count is not None else tuple(self._values[key])
+        values = self._values.get(key, [])
+        parts = self._parts.get(key)
+        lost = 0.0
+        if parts is not None:
+            total, lost = exact_sum(parts)
+            values = [*values, total]
         found = self._exemplars.get(key)
-        return Row(key.group.metric, key.labels, key.created, values, found and _exemplar(found[1], found[2]))
+        exemplar = found and _exemplar(found[1], found[2])
+        return Row(key.group.metric, key.labels, key.created, tuple(values), exemplar, lost)
 
 
 _NEVER = (0.0, None, 0)
@@ -203,11 +226,24 @@ def _limited(rows: list[Row], max_series: int) -> list[Row]:
     rest += rows[max_series:]
     if not rest:
         return rows
-    values = list(rest[0].values)
+    kind, values, lost = rest[0].metric.kind, list(rest[0].values), 0.0
     for row in rest[1:]:
-        values = combine(row.metric.kind, values, list(row.values))
+        values = combine(kind, values, list(row.values))
+    if kind not in _COMBINE:
+        values[-1], lost = exact_sum([part for row in rest for part in (row.values[-1], row.lost)])
     created = min(row.created for row in rest)
-    return [*rows[:max_series], Row(rest[0].metric, OVERFLOW, created, tuple(values), None)]
+    return [*rows[:max_series], Row(rest[0].metric, OVERFLOW, created, tuple(values), None, lost)]
+
+
+def exact_sum(parts: Sequence[float]) -> tuple[float, float]:
+    """The sum, rounded once, and what that took from it."""
+    if len(parts) == 1:
+        return parts[0], 0.0
+    try:
+        total = fsum(parts)
+        return total, fsum((*parts, -total))
+    except (OverflowError, ValueError):  # more than a double holds, or infinities of both signs
+        return sum(parts), 0.0
 
 
 def _exemplar(source: Source, at: int) -> Exemplar | None:
