@@ -17,13 +17,6 @@ from pathlib import Path
 from tests.benchmarks import compare, environments
 from tests.benchmarks.application import PATHS
 
-RATIOS = (
-    ("ours", "contrib"),
-    ("ours", "4.1.1"),
-    ("ours-include", "4.1.1"),
-    ("ours-include over its includes", "ours"),
-)
-
 
 def table(times: compare.Times, scenarios: Sequence[str]) -> str:
     """Markdown: us per request of the bare applications, us added by the others (and their spread), ratios."""
@@ -34,7 +27,7 @@ def table(times: compare.Times, scenarios: Sequence[str]) -> str:
     rows = [row for row, bare in compare.BARE.items() if row.partition(" ")[0] in times and bare in times]
     for row in rows:
         lines.append(_row(f"+ {row}", [_spread(compare.added(times, row, name)) for name in scenarios]))
-    for row, other in RATIOS:
+    for row, other in compare.RATIOS:
         if row in rows and other in rows:
             ratios = [compare.ratio(times, row, other, name) for name in scenarios]
             lines.append(_row(f"{row} / {other}", [f"{value:.2f}" for value in ratios]))

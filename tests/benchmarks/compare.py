@@ -28,6 +28,14 @@ BARE = {
 }
 """Row of the table -> the application it is subtracted from."""
 
+RATIOS = (
+    ("ours", "contrib"),
+    ("ours", "4.1.1"),
+    ("ours-include", "4.1.1"),
+    ("ours-include over its includes", "ours"),
+)
+"""Rows whose ratio is shown."""
+
 MEASURED = ("bare", "contrib", "ours", "bare-include", "ours-include", "bare-4.1.1", "4.1.1")
 BLOCK = 50
 WARM = 200
@@ -35,6 +43,8 @@ WARM = 200
 WARM_AGAIN = 10
 """Before each timing."""
 CHECKED = 20
+
+_cores = sorted(os.sched_getaffinity(0))
 
 Times = dict[str, dict[str, list[float]]]
 """Peer -> scenario -> us per request, one figure a round."""
@@ -112,18 +122,23 @@ class Worker:
                 pipe.close()
 
 
+def last_core() -> int:
+    """Where the peers run; all else keeps off it."""
+    return _cores[-1]
+
+
 def measure(peers: Sequence[str], scenarios: Sequence[str], rounds: int, blocks: int) -> Times:
     """Check the features of every peer, then time them in alternation, then account for all spans."""
     for peer in peers:
         environments.python(peer)
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, set(cores[:-1]) or set(cores))  # Redis and the statsd listener run beside the peers
+    core = last_core()
+    os.sched_setaffinity(0, os.sched_getaffinity(0) - {core} or {core})  # Redis and the statsd listener
     times: Times = {peer: {scenario: [] for scenario in scenarios} for peer in peers}
     workers: list[Worker] = []
     with Redis() as redis, UdpSink() as sink:
         try:
             for peer in peers:
-                workers.append(Worker(peer, cores[-1], redis.port, sink.port))
+                workers.append(Worker(peer, core, redis.port, sink.port))
             for worker in workers:
                 for scenario in scenarios:
                     worker.check(scenario, sink)
