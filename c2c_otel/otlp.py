@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from c2c_otel_exporters.store import Store
 
 __all__ = [
+    "abandon",
     "check",
     "exporter_names",
     "logger_provider",
@@ -275,6 +276,16 @@ def shutdown(parts: Iterable[Any], timeout: float = _SHUTDOWN_SECONDS) -> None:
     for thread in threads:
         if thread.ident is not None:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def abandon(parts: Iterable[Any]) -> None:
+    """In a forked child: batch processors that are the parent's do not begin again, as the SDK lets them do."""
+    for part in parts:
+        several = getattr(getattr(part, "_multi_log_record_processor", None), "_log_record_processors", (part,))
+        for processor in several:
+            batch = getattr(processor, "_batch_processor", None)
+            if batch is not None:
+                batch._shutdown = True  # its thread, which the SDK's fork handler starts, ends at once
 
 
 # -- resource -------------------------------------------------------------------------------------------------

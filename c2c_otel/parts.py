@@ -53,6 +53,11 @@ class Parts:
     captured: bool = False
     """Whether a test looks at them: then they are in memory and no thread runs."""
 
+    @property
+    def readers(self) -> list[MetricReader]:
+        """Those who read the application's own OpenTelemetry instruments."""
+        return [self.publisher.reader, *self.metric_readers]
+
     def families(self) -> tuple[list[Family], list[str]]:
         """The measurements of all processes of the service, and what must be said about them."""
         self.publisher.publish()
@@ -88,6 +93,10 @@ class Parts:
         self.store.abandon()
         if self.sender:
             self.sender.abandon()
+        if self.port:
+            self.port.abandon()
+        logs = [self.logger_provider] if self.logger_provider else []
+        otlp.abandon([*self.span_processors, *logs])
         if self.run:
             self.run.leave()
 

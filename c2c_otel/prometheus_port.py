@@ -65,6 +65,12 @@ class Server:
             http.server_close()
             self.address = None
 
+    def abandon(self) -> None:
+        """In a forked child: close its copy of the socket, on which nobody would answer."""
+        http, self._http = self._http, None
+        if http is not None:
+            http.socket.close()
+
 
 class _HttpServer(ThreadingHTTPServer):
     daemon_threads = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics as metrics_api
 from opentelemetry import trace
+from opentelemetry._logs import Logger, LoggerProvider, NoOpLogger
+from opentelemetry.sdk.trace import SpanProcessor
 
 from c2c_otel import __version__, request_id, runtime_dir
 from c2c_otel.settings import ConfigurationError, Settings
@@ -23,13 +26,19 @@ from c2c_otel_exporters import guard
 from c2c_otel_exporters.null_sink import NULL_SINK
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span
 
+    from c2c_otel.meters import MeterProvider
     from c2c_otel.parts import Parts
     from c2c_otel_exporters.model import Family
     from c2c_otel_exporters.sink import Counter, Gauge, Namer, SinkLike, Timer
 
 __all__ = ["Telemetry", "get"]
+
+
+_FIRST_READING_SECONDS = 1.0
+"""How long a forked child waits to learn what the application's observable counters had counted before."""
 
 
 class _Unstarted:
@@ -53,6 +62,40 @@ class _Unstarted:
         return self._started().gauge(namer, *args)
 
 
+class _Starter(request_id.RequestIdSpanProcessor):
+    """The processor of a process that has not started: the first span starts it."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        super().on_start(span, parent_context)
+        self._telemetry.start()
+
+
+class _StartingLogs(LoggerProvider):
+    """The log pipeline of a forked child that has not started: the first record starts it."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def get_logger(self, name: str, *args: Any, **kwargs: Any) -> Logger:
+        self._telemetry.start()
+        parts = self._telemetry.parts
+        provider = parts.logger_provider if parts is not None else None
+        return NoOpLogger(name) if provider is None else provider.get_logger(name, *args, **kwargs)
+
+
+class _Relay(request_id.RequestIdSpanProcessor):
+    """Our side of a provider that the application has set: the request id, and what a capture wants to see."""
+
+    processors: Sequence[SpanProcessor] = ()
+
+    def on_end(self, span: ReadableSpan) -> None:
+        for processor in self.processors:
+            processor.on_end(span)
+
+
 class Telemetry:
     """The telemetry of one process. ``sink`` is where measurements go: read it anew for each, it changes."""
 
@@ -61,6 +104,8 @@ class Telemetry:
     def __init__(self) -> None:
         self._settings: Settings | None = None
         self._tracer_provider: trace.TracerProvider | None = None
+        self._meter_provider: MeterProvider | None = None
+        self._relay = _Relay()
         self._run_id: str | None = None
         self._held_pid = 0
         self._configured = False
@@ -72,15 +117,21 @@ class Telemetry:
         self._lock = threading.RLock()
         self._tracers: dict[str, trace.Tracer] = {}
         self._parts: Parts | None = None
+        self._starting = False
         self.sink = _Unstarted(self)
 
     # -- settings -----------------------------------------------------------------------------------------------------
 
     @property
     def settings(self) -> Settings:
-        """The process's settings; read from the environment where nobody gave any."""
+        """The process's settings; read from the environment where nobody gave any. Where that cannot be used,
+        telemetry is off: whoever asks first, deep in a request, is not the one to be told."""
         if self._settings is None:
-            self._settings = Settings.load()
+            try:
+                self._settings = Settings.load()
+            except ConfigurationError:
+                guard.failed("settings")
+                self._settings = Settings(sdk_disabled=True)
         return self._settings
 
     def configure(self, settings: Settings) -> None:
@@ -90,6 +141,8 @@ class Telemetry:
             if not self._configured and self._parts is None:
                 self._settings, self._configured = settings, True
                 return
+            if self._parts is not None and self._parts.captured:
+                return  # a test has chosen the settings
         ours = {row.env: value for row, value, _ in self.settings.describe()}
         ignored = [row.env for row, value, _ in settings.describe() if ours[row.env] != value]
         if ignored:
@@ -111,10 +164,12 @@ class Telemetry:
             if isinstance(found, trace.ProxyTracerProvider):
                 from c2c_otel import otlp, tracing
 
-                found = tracing.TracerProvider(resource=otlp.resource(self.settings), shutdown_on_exit=False)
+                resource = otlp.resource(self.settings)
+                found = tracing.TracerProvider(resource=resource, shutdown_on_exit=False)
+                found.renew(resource, [_Starter(self)])
                 trace.set_tracer_provider(found)
             elif hasattr(found, "add_span_processor"):
-                found.add_span_processor(request_id.RequestIdSpanProcessor())
+                found.add_span_processor(self._relay)
             self._tracer_provider = found
             request_id.install(self.settings.request_id_header)
 
@@ -173,30 +228,33 @@ class Telemetry:
         return self._parts is not None
 
     def start(self) -> None:
-        """Make everything that holds a thread, a socket, a file or a value. Idempotent; nothing where held.
-
-        Raises `ConfigurationError` for a setting that turns out not to be usable.
-        """
+        """Make everything that holds a thread, a socket, a file or a value. Idempotent; nothing where held. Where it
+        fails (for a setting that turns out not to be usable, too), the process goes on without telemetry."""
         if self._parts is not None or self.held or self.sink is NULL_SINK:
             return
         with self._lock:
-            if self._parts is not None:
+            if self._parts is not None or self._starting:
                 return
-            if self.settings.sdk_disabled:
-                self.sink = NULL_SINK
-                return
+            self._starting = True
             try:
                 self._start()
-            except ConfigurationError:
-                raise
             except Exception:
                 self.sink = NULL_SINK
                 guard.failed("telemetry.start")
+            finally:
+                self._starting = False
 
     def _start(self) -> None:
         from c2c_otel import logging_setup, parts
         from c2c_otel_exporters import background
 
+        if self.settings.sdk_disabled:
+            self.sink = NULL_SINK
+            return
+        role = runtime_dir.gunicorn_role()
+        if role is not None and role[0] == "arbiter":  # without our launcher: the first measurement of a preload
+            self.hold()
+            return
         if self._run_id is None:
             self._run_id = runtime_dir.run_id(self.settings)
         background.allow()
@@ -204,28 +262,44 @@ class Telemetry:
         self._use(made)
         if made.logger_provider is not None:
             logging_setup.attach_otel(made.logger_provider)
+        if made.publisher.reader.inherited:
+            made.publisher.publish(_FIRST_READING_SECONDS)
         made.publisher.start()
+        self._end_with_multiprocessing()
 
     def _use(self, parts: Parts) -> None:
-        from c2c_otel import tracing
-
         self._parts = parts
         self.sink = parts.sink
-        if isinstance(self.tracer_provider, tracing.TracerProvider):
-            self.tracer_provider.renew(parts.resource, parts.span_processors)
-        self._set_meter_provider(parts)
+        self._renew_tracing(parts)
+        self._renew_metering(parts)
 
-    def _set_meter_provider(self, parts: Parts) -> None:
+    def _renew_tracing(self, parts: Parts | None) -> None:
+        from c2c_otel import tracing
+
+        provider = self.tracer_provider
+        if isinstance(provider, tracing.TracerProvider):
+            resource = parts.resource if parts is not None else provider.resource
+            provider.renew(resource, parts.span_processors if parts is not None else [_Starter(self)])
+        else:
+            self._relay.processors = parts.span_processors if parts is not None and parts.captured else ()
+
+    def _renew_metering(self, parts: Parts) -> None:
         """The application's own instruments become real here, in the worker: what is recorded in an arbiter would
         be counted once for each worker. An application that has set a provider of its own keeps it."""
-        from opentelemetry.sdk.metrics import MeterProvider
+        if self._meter_provider is None:
+            if type(metrics_api.get_meter_provider()).__name__ != "_ProxyMeterProvider":
+                return
+            from c2c_otel import meters
 
-        if type(metrics_api.get_meter_provider()).__name__ != "_ProxyMeterProvider":
-            return
-        readers = [parts.publisher.reader, *parts.metric_readers]
-        metrics_api.set_meter_provider(
-            MeterProvider(metric_readers=readers, resource=parts.resource, shutdown_on_exit=False)
-        )
+            self._meter_provider = meters.MeterProvider(parts.resource, self.start)
+            metrics_api.set_meter_provider(self._meter_provider)
+        self._meter_provider.renew(parts.resource, parts.readers)
+
+    def _end_with_multiprocessing(self) -> None:
+        """A process of `multiprocessing` ends without atexit, but does call what its own module has registered."""
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None and sys.modules["multiprocessing.process"].parent_process() is not None:
+            util.Finalize(None, self.shutdown, exitpriority=1)
 
     def shutdown(self) -> None:
         """Send and publish what is there, then let go of everything, within a few seconds at most."""
@@ -239,14 +313,29 @@ class Telemetry:
 
             logging_setup.attach_otel(None)
         parts.end()
+        if self._meter_provider is not None:
+            self._meter_provider.renew(parts.resource, ())
 
     def after_fork(self) -> None:
         """In a forked child: what the parent has stays the parent's."""
         parts = self._parts
         self._renew()
         guard.reset()
-        if parts is not None:
-            parts.abandon()
+        if parts is None:
+            return
+        parts.abandon()
+        if parts.captured:  # a test of the parent's looks at what the parent does
+            self.sink = NULL_SINK
+        if self._meter_provider is not None:
+            self._meter_provider.forget()
+        tracing = sys.modules["c2c_otel.tracing"]
+        if isinstance(self._tracer_provider, tracing.TracerProvider):
+            self._tracer_provider.after_fork()
+        self._renew_tracing(None)
+        if parts.logger_provider is not None:
+            from c2c_otel import logging_setup
+
+            logging_setup.attach_otel(_StartingLogs(self))
 
     @contextmanager
     def captured(self, settings: Settings, sender: Any, processors: Sequence[SpanProcessor]) -> Iterator[None]:
@@ -267,15 +356,11 @@ class Telemetry:
             yield
         finally:
             self._parts, self.sink, self._settings, self._held_pid = before
-            self._renew_processors()
+            self._renew_tracing(self._parts)
             made.end()
-
-    def _renew_processors(self) -> None:
-        from c2c_otel import tracing
-
-        if isinstance(self.tracer_provider, tracing.TracerProvider):
-            processors = self._parts.span_processors if self._parts else ()
-            self.tracer_provider.renew(self.tracer_provider.resource, processors)
+            if self._meter_provider is not None:
+                now = self._parts or made
+                self._meter_provider.renew(now.resource, now.readers if now is not made else ())
 
     # -- reading ------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import functools
 import inspect
 import os
 import random
+import threading
 from collections.abc import Callable, Sequence
 from contextvars import Token
 from time import time_ns
@@ -375,6 +376,11 @@ class TracerProvider(sdk.TracerProvider):
         if self._lean and type(tracer) is sdk.Tracer and not _sdk_private.counts_spans(tracer):
             return Tracer.of(tracer)
         return tracer
+
+    def after_fork(self) -> None:
+        """Free of the locks that other threads of the parent held. The SDK does so too, but later."""
+        self._tracers_lock = threading.Lock()
+        self._active_span_processor._lock = threading.Lock()
 
     def renew(self, resource: Resource, processors: Sequence[SpanProcessor]) -> None:
         """Give this process its own resource and processors, in the place of those of an earlier call (which, after

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,9 @@ class StoreReader(MetricReader):
         self._sender = sender
         self._names = names
         self._registered = False
+        self._reading = threading.Lock()
+        self.inherited: frozenset[str] = frozenset()
+        """Observable counters whose first total was counted before this process was forked."""
         logger = logging.getLogger("opentelemetry.sdk.metrics._internal.instrument")
         if _first_of_each not in logger.filters:
             logger.addFilter(_first_of_each)
@@ -98,9 +102,16 @@ class StoreReader(MetricReader):
     def read(self) -> None:
         """Collect and write. Takes as long as the callbacks of observable instruments take."""
         if self._registered:
-            self.writer.begin()
-            self.collect()
-            self.writer.finish()
+            with self._reading:
+                self.writer.begin()
+                self.collect()
+                self.writer.finish()
+                self.inherited = frozenset()
+
+    def force_flush(self, timeout_millis: float = 10_000) -> bool:
+        """As the application may ask its MeterProvider to."""
+        self.read()
+        return True
 
     def _set_meter_provider(self, meter_provider: MeterProvider) -> None:
         super()._set_meter_provider(meter_provider)
@@ -150,6 +161,8 @@ class StoreReader(MetricReader):
             named = _metric(metric, Kind.GAUGE_SUM)
             for point in data.data_points:
                 self.writer.gauge(named, labels_of(point.attributes), point.value)
+            return
+        if metric.name in self.inherited:
             return
         named = _metric(metric, Kind.COUNTER)
         for point in data.data_points:
