@@ -41,6 +41,7 @@ PLAIN = frozenset((str, int, float, bool, bytes, type(None)))
 TEXT = frozenset((str,))
 
 _UNSET = Status(StatusCode.UNSET)
+_new = object.__new__
 
 
 class Processors(sdk.SynchronousMultiSpanProcessor):
@@ -278,6 +279,21 @@ class Span(sdk.Span):
         self._events.append(event)
         return None
 
+    def record_exception(
+        self,
+        exception: BaseException,
+        attributes: types.Attributes = None,
+        timestamp: int | None = None,
+        escaped: bool = False,
+    ) -> None:
+        """As the SDK's; of an exception that fails to say what it is, at least the type."""
+        try:
+            super().record_exception(exception, attributes, timestamp, escaped)
+        except Exception:
+            kind = type(exception)
+            found = {"exception.type": f"{kind.__module__}.{kind.__qualname__}", "exception.escaped": str(escaped)}
+            self.add_event("exception", found | dict(attributes or {}), timestamp)
+
     def add_link(self, context: trace_api.SpanContext, attributes: types.Attributes = None) -> None:
         try:
             super().add_link(context, attributes)
@@ -342,16 +358,29 @@ class Span(sdk.Span):
         made = self._readable
         if made is not None:
             return made
+        attributes = self._attributes
+        if self._end_time is None or type(attributes) is not dict or self._events or self._links:
+            made = _new(ReadableSpan)
+            self._describe(made, attributes)
+        else:
+            made = readable.Ended(self, attributes.copy())
+        if self._end_time is not None:
+            self._readable = made
+        return made
+
+    def _describe(self, made: ReadableSpan, attributes: Any) -> None:
+        """Fill in what can be exported of this span."""
         shared = self._shared
         name = self._name
         status = self._status
         events, links = self._events, self._links
-        made = ReadableSpan(
+        ReadableSpan.__init__(
+            made,
             name if type(name) is str and name.isascii() else readable.exportable_text(name),
             self._context,
             self._parent,
             shared.resource,
-            readable.exportable_attributes(self._attributes),
+            readable.exportable_attributes(attributes),
             events and self._mended(events, readable.exportable_events(events)),
             links and self._mended(links, readable.exportable_links(links)),
             readable.exportable_kind(self._kind),
@@ -361,9 +390,6 @@ class Span(sdk.Span):
             self._end_time if self._end_time is None else readable.exportable_time(self._end_time),
             shared.scope,
         )
-        if self._end_time is not None:
-            self._readable = made
-        return made
 
     @staticmethod
     def _mended(before: Any, after: list[Any] | None) -> Any:

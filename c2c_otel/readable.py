@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from opentelemetry.attributes import BoundedAttributes
-from opentelemetry.sdk.trace import Event
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import Link, SpanKind, Status
 
 from c2c_otel_exporters import guard
 
 __all__ = [
+    "Ended",
     "bounded",
     "encodable",
     "exportable_attributes",
@@ -177,3 +178,24 @@ def pairs(attributes: object) -> list[tuple[Any, Any]]:
         return list(attributes.items())
     guard.dropped("span_attribute", 1, f"attributes that are no mapping ({type(attributes).__name__})")
     return []
+
+
+class Ended(ReadableSpan):
+    """An ended span for its processors. What it says is checked when somebody reads more of it than its context: on
+    an exporter's thread, not on the request's. ``attributes``: the lean span's, copied: nothing follows the span."""
+
+    def __init__(self, span: Any, attributes: dict[str, Any]) -> None:
+        self._context = span._context
+        self._of = span, attributes
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not there yet."""
+        mine = vars(self)
+        found: tuple[Any, dict[str, Any]] | None = mine.get("_of")
+        if found is not None:
+            found[0]._describe(self, found[1])
+            mine.pop("_of", None)  # two threads may have come here, with one result
+        try:
+            return mine[name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None

@@ -361,7 +361,8 @@ def test_under_pytest_a_failing_processor_is_heard_and_leaks_no_context() -> Non
 
 def test_a_span_is_made_readable_once_and_only_for_who_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    monkeypatch.setattr(lean, "ReadableSpan", lambda *a: made.append(a) or ReadableSpan(*a))
+    ended = readable.Ended
+    monkeypatch.setattr(readable, "Ended", lambda *a: made.append(a) or ended(*a))
     first, second = Seen(), Seen()
     tracer(first, second).start_span("two look").end()
     assert len(made) == 1 and first.ended[0] is second.ended[0]
@@ -371,6 +372,22 @@ def test_a_span_is_made_readable_once_and_only_for_who_wants_it(monkeypatch: pyt
     tracer(simple, batch, sampler=StaticSampler(Decision.RECORD_ONLY)).start_span("unsampled").end()
     batch.shutdown()
     assert len(made) == 1
+
+
+def test_an_ended_span_is_put_together_when_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    described = []
+    describe = lean.Span._describe
+    monkeypatch.setattr(lean.Span, "_describe", lambda *a: described.append(a) or describe(*a))
+    seen = Seen()
+    span = tracer(seen).start_span("name", attributes={"a": "b", "bad": "\ud800"})
+    span.end()
+    (ended,) = seen.ended
+    assert ended.context is span.get_span_context() and described == []
+    assert (ended.name, dict(ended.attributes or {})) == ("name", {"a": "b"})
+    assert (ended.end_time, ended.kind, ended.events, ended.links) == (span.end_time, span.kind, (), ())
+    assert len(described) == 1 and guard.tally["dropped.span_attribute"] == 1
+    with pytest.raises(AttributeError, match="'Ended' object has no attribute '_nothing'"):
+        ended._nothing  # type: ignore[attr-defined] # noqa: B018 - that is the point
 
 
 def test_an_unsampled_span_reaches_those_who_want_all() -> None:

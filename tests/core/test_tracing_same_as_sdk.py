@@ -122,7 +122,7 @@ class Everything(SpanProcessor):
             span.set_attribute("touched", [1, 2])
 
     def on_end(self, span: ReadableSpan) -> None:
-        assert type(span) is ReadableSpan
+        assert isinstance(span, ReadableSpan) and not isinstance(span, sdk.Span)
         self.ended.append(span)
 
 
