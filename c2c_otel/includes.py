@@ -12,18 +12,18 @@ __all__ = ["INCLUDES", "includeme"]
 
 
 def tracking(config: Any) -> None:
-    """Spans and measurements for this application, and for the libraries that it uses."""
-    from c2c_otel import distro
+    """Spans and measurements for this application, and for the libraries that it uses. Where they are turned off,
+    it still has our views and ``request.c2c_request_id``."""
+    from c2c_otel import distro, otlp
+    from c2c_otel.instrumentation.pyramid import PyramidInstrumentor
 
-    process = telemetry.get()
-    settings = application.of(config.registry).settings or process.settings
-    if settings.sdk_disabled:
-        return
-    distro.instrument(settings, whole_process=False)
-    if not {"pyramid", "*"} & set(settings.disabled_instrumentations):
-        from c2c_otel.instrumentation.pyramid import PyramidInstrumentor
-
-        PyramidInstrumentor.instrument_config(config)
+    settings = application.of(config.registry).settings or telemetry.get().settings
+    on = not settings.sdk_disabled
+    if on:
+        otlp.check(settings)
+        distro.instrument(settings, whole_process=False)
+    traced = on and not {"pyramid", "*"} & set(settings.disabled_instrumentations)
+    PyramidInstrumentor.instrument_config(config, traced=traced)
 
 
 def logs(config: Any) -> None:

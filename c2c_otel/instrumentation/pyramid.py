@@ -33,6 +33,10 @@ __all__ = ["PyramidInstrumentor", "TracedRouter"]
 
 Environ = dict[str, Any]
 
+_INSIDE_OTHERS = frozenset({"pyramid_debugtoolbar"})
+"""Packages whose applications serve inside another, which is only being configured when they are made: they have no
+views of ours, and telemetry does not start before the other's settings are known."""
+
 _every_application = False
 """Whether applications are traced that nobody has asked about: under the launcher."""
 _some_application = False
@@ -83,24 +87,30 @@ class _SpannedRouter(pyramid.router.Router):  # type: ignore[misc]  # Pyramid ha
 
 def _subrequest_span(request: Any, context: Any) -> Span:
     method = wsgi_attributes.known_method(request.method)
-    attributes = {"http.request.method": method, "url.path": request.path}
+    attributes = {"http.request.method": method, "url.path": wsgi_attributes.url_path(request.environ)}
     return telemetry.get().tracer(TRACER).start_span(method, context, attributes=attributes)
 
 
 def _end_subrequest(span: Span, request: Any, status: int, error: BaseException | None) -> None:
     try:
-        span.set_attribute("http.response.status_code", status)
-        if route := route_of(request):
-            span.set_attributes({"pyramid.route.name": route[0], "http.route": route[1]})
-            span.update_name(f"{wsgi_attributes.known_method(request.method)} {route[1]}")
-        if error is not None and not (isinstance(error, HTTPException) and error.status_int < 500):
-            span.record_exception(error)
-        if status >= 500:
-            span.set_attribute("error.type", str(status) if error is None else error_type(error))
-            span.set_status(Status(StatusCode.ERROR))
-        span.end()
+        try:
+            _describe_subrequest(span, request, status, error)
+        finally:
+            span.end()
     except Exception:
         guard.failed("pyramid.subrequest_end")
+
+
+def _describe_subrequest(span: Span, request: Any, status: int, error: BaseException | None) -> None:
+    span.set_attribute("http.response.status_code", status)
+    if route := route_of(request):
+        span.set_attributes({"pyramid.route.name": route[0], "http.route": route[1]})
+        span.update_name(f"{wsgi_attributes.known_method(request.method)} {route[1]}")
+    if status >= 500:
+        span.set_attribute("error.type", str(status) if error is None else error_type(error))
+        span.set_status(Status(StatusCode.ERROR))
+    if error is not None and not (isinstance(error, HTTPException) and error.status_int < 500):
+        span.record_exception(error)
 
 
 class TracedRouter(_SpannedRouter):
@@ -124,6 +134,8 @@ class TracedRouter(_SpannedRouter):
         process = telemetry.get()
         settings = decided.settings or process.settings
         self._c2c_traced = (decided.traced or _every_application) and not settings.sdk_disabled
+        if getattr(registry, "package_name", None) in _INSIDE_OTHERS:
+            return
         process.application_ready()
         if decided.included or (_every_application and settings.auto_include):
             self._c2c_admin = admin.Admin(registry, settings, decided.route_prefix, _AdminRouter)
@@ -210,12 +222,14 @@ class PyramidInstrumentor(ContribPyramidInstrumentor):
             _take_away()
 
     @staticmethod
-    def instrument_config(config: Any) -> None:
-        """To be called before ``config.make_wsgi_app()``. Idempotent."""
+    def instrument_config(config: Any, *, traced: bool = True) -> None:
+        """To be called before ``config.make_wsgi_app()``. Idempotent. Without ``traced``: our views and the request
+        id alone."""
         global _some_application
         _some_application = True
-        telemetry.get().install()
-        application.of(config.registry).traced = True
+        if traced:
+            telemetry.get().install()
+            application.of(config.registry).traced = True
         _put_in_place()
 
     @staticmethod
