@@ -21,6 +21,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.export import Metric as SdkMetric
 
 from c2c_otel_exporters.model import Exemplar, Family, Kind, Labels, Metric, Sample
+from c2c_otel_exporters.plain import valid
 
 __all__ = ["Points"]
 
@@ -77,7 +78,8 @@ class Points:
 
 
 def _attributes(labels: Labels) -> dict[str, str | int]:
-    return {name: int(text) if name in _INTEGERS and text.isdecimal() else text for name, text in labels}
+    """What UTF-8 cannot say is mended: an encoder would log a traceback for it with each export."""
+    return {valid(name): int(text) if name in _INTEGERS and text.isdecimal() else valid(text) for name, text in labels}
 
 
 def _number(labels: Labels, sample: Sample, start: int, now: int) -> NumberDataPoint:

@@ -78,7 +78,7 @@ class Names:
 
     def _tags(self, tags: Iterable[tuple[str, str]]) -> str:
         merged = {**self._global_tags, **dict(tags)}
-        return ",".join(f"{_NOT_IN_KEY.sub('_', name)}:{_tag_value(merged[name])}" for name in sorted(merged))
+        return ",".join(f"{_NOT_IN_KEY.sub('_', name) or '_'}:{_tag_value(merged[name])}" for name in sorted(merged))
 
 
 def _tag_value(value: str) -> str:
@@ -98,11 +98,13 @@ def timer_value(seconds: float) -> str:
 
 
 def number_value(value: object) -> str:
-    """Plain decimal text, without exponent. Raises ValueError for NaN, infinity and what is not a number."""
+    """Plain decimal text, without exponent. Raises ValueError for NaN, infinity (which an integer beyond the range of
+    a float would be to statsd) and what is not a number."""
     try:
+        as_float = float(value)  # type: ignore[arg-type] # what float() refuses is what the except is for
         if isinstance(value, int):
             return str(int(value))
-        text = repr(float(value))  # type: ignore[arg-type] # what float() refuses is what the except is for
+        text = repr(as_float)
     except (TypeError, OverflowError) as error:
         raise ValueError(f"a value of type {type(value).__name__} is not a number") from error
     if "n" in text:  # nan, inf

@@ -282,14 +282,16 @@ def test_exemplars_are_told(store: Store) -> None:
     )
 
 
-def test_attributes_that_are_numbers_by_convention(store: Store) -> None:
+def test_attributes_as_the_conventions_and_the_encoder_want_them(store: Store) -> None:
     labels = (("http.response.status_code", "200"), ("key", "7"), ("server.port", "5432"))
     store.histogram(DURATION, labels).observe(0.5)
     store.histogram(DURATION, (("server.port", "none"),)).observe(0.5)
+    store.histogram(DURATION, (("lone", "\ud800"),)).observe(0.5)
     (metric,) = Points().metrics(store.families())
     assert [dict(point.attributes or {}) for point in metric.data.data_points] == [
         {"http.response.status_code": 200, "key": "7", "server.port": 5432},
         {"server.port": "none"},
+        {"lone": "\\ud800"},
     ]
 
 

@@ -88,6 +88,7 @@ def test_a_name_is_cut() -> None:
 
 def test_a_name_that_is_empty_is_still_a_name() -> None:
     assert written((Names("", False, {}).line([], [], "c"),)) == ["_:1|c"]
+    assert written((Names("", False, {}).line(["n"], [("", "x")], "c"),)) == ["n:1|c|#_:x"]
 
 
 def test_a_line_that_is_too_long_loses_its_tags_and_is_counted() -> None:
@@ -176,10 +177,22 @@ def test_numbers_are_plain_decimals(value: Any, text: str) -> None:
 def test_numbers_keep_their_value(value: float) -> None:
     text = number_value(value)
     assert re.fullmatch(r"-?\d+(\.\d+)?", text)
-    assert float(text) == value
+    assert float(text) == float(value)
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "x", [], pytest.param(10**5000, id="huge")])
+@pytest.mark.parametrize(
+    "value",
+    [
+        math.nan,
+        math.inf,
+        -math.inf,
+        None,
+        "x",
+        [],
+        pytest.param(10**5000, id="huge"),
+        pytest.param(-(10**400), id="beyond a float"),
+    ],
+)
 def test_what_is_no_number_is_dropped_and_counted(value: Any) -> None:
     with pytest.raises(ValueError):
         number_value(value)
