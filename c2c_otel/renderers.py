@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import decimal
 import json
 from collections.abc import Callable
@@ -12,20 +13,21 @@ from pyramid.renderers import JSON
 
 __all__ = ["FastJson", "includeme"]
 
-_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS
+_OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 class FastJson:
     """A renderer factory that encodes with orjson: quick, non-ASCII kept, and without adapters for further types.
 
-    Objects with a ``__json__(request)`` are understood, decimals become numbers. What orjson has no way to write
-    (an integer of more than 64 bits) the standard library writes."""
+    Objects with a ``__json__(request)`` are understood, decimals become numbers, dates their ISO 8601 text; of other
+    dataclasses the fields without a leading underscore are written. What orjson has no way to write (an integer of
+    more than 64 bits, half of a surrogate pair) the standard library writes."""
 
-    def __call__(self, info: Any) -> Callable[[Any, Any], bytes]:
+    def __call__(self, info: Any) -> Callable[[Any, Any], str]:
         return _render
 
 
-def _render(value: Any, system: Any) -> bytes:
+def _render(value: Any, system: Any) -> str:
     request = system.get("request")
     if request is not None:
         response = request.response
@@ -36,14 +38,33 @@ def _render(value: Any, system: Any) -> bytes:
         if isinstance(found, decimal.Decimal):
             return float(found)
         method = getattr(found, "__json__", None)
-        if method is None:
-            raise TypeError(f"{found!r} is not JSON serializable")
-        return method(request)
+        if method is not None:
+            return method(request)
+        if dataclasses.is_dataclass(found) and not isinstance(found, type):
+            names = (field.name for field in dataclasses.fields(found) if field.name[0] != "_")
+            return {name: getattr(found, name) for name in names}
+        raise TypeError(f"{found!r} is not JSON serializable")
 
     try:
-        return orjson.dumps(value, default=adapted, option=_OPTIONS)
+        return orjson.dumps(value, adapted, _OPTIONS).decode()
     except orjson.JSONEncodeError:
-        return json.dumps(value, default=adapted, indent=2, sort_keys=True, ensure_ascii=False).encode()
+        return _written_slowly(value, adapted)
+
+
+def _written_slowly(value: Any, adapted: Callable[[Any], Any]) -> str:
+    def plain(found: Any) -> Any:
+        """What orjson writes by itself, and the standard library does not."""
+        try:
+            return orjson.loads(orjson.dumps(found, option=_OPTIONS))
+        except orjson.JSONEncodeError:
+            return adapted(found)
+
+    text = json.dumps(value, default=plain, indent=2, sort_keys=True, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, default=plain, indent=2, sort_keys=True)
+    return text
 
 
 def includeme(config: Any) -> None:

@@ -78,7 +78,7 @@ def _flag(value: str) -> bool:
 
 def _base_path(value: str) -> str:
     path = value.strip().rstrip("/")
-    if (path and not path.startswith("/")) or any(c in path for c in "{}*?# "):
+    if (path and not path.startswith("/")) or path.startswith("//") or any(c in path for c in "{}*?# "):
         raise ValueError(value)
     return path
 
@@ -151,7 +151,7 @@ def _names(value: str) -> tuple[str, ...]:
 _EXPECTED: Mapping[Callable[[str], Any], str] = {
     _text: "text",
     _flag: "one of 1, true, yes, on, 0, false, no, off",
-    _base_path: "a path that starts with '/', or nothing",
+    _base_path: "a path that starts with one '/', or nothing",
     _seconds: "a number of seconds greater than 0",
     _port: "a port number, 0 to 65535",
     _count: "an integer of 1 or more",

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
-from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import SpanKind, Status, StatusCode
 from pyramid.httpexceptions import HTTPException
 
 from c2c_otel import request_id, telemetry
+from c2c_otel._sdk_private import SPAN_KEY
 from c2c_otel.current_request import KEY, CurrentRequest
 from c2c_otel.instrumentation import wsgi_attributes
 from c2c_otel.pyramid_logging import note_request
@@ -46,8 +47,8 @@ _UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
 
 
 class Exchange(CurrentRequest):
-    """``running``: the application's code is being called. ``in_request``: Pyramid is handling the main request, so
-    that what it handles now is a subrequest. ``rendering``: a renderer is being called."""
+    """``running``: the application's code is being called. ``in_request``: Pyramid is handling the main request or has
+    answered it, so that what it handles now is a subrequest. ``rendering``: a renderer is being called."""
 
     __slots__ = (
         "_base",
@@ -163,7 +164,10 @@ class Exchange(CurrentRequest):
             raise
 
     def _answer(self, status: str, headers: Headers) -> Headers:
-        self.status = int(status[:3])
+        try:
+            self.status = int(status[:3])
+        except ValueError:  # what the server makes of such a status is not known
+            self.status = None
         sent = list(headers)  # the application may give the same list with every response
         for name, _ in headers:
             if len(name) == 12 and name.lower() == "x-request-id":
@@ -188,6 +192,7 @@ class Exchange(CurrentRequest):
     def answered(self) -> None:
         """The application has returned its body."""
         self.running = False
+        self.in_request = True
         try:
             handled = getattr(self.request, "exception", None)
             if handled is not None:
@@ -313,7 +318,8 @@ def begin(
         scheme=attributes["url.scheme"],
     )
     environ[ENVIRON_ID] = identity
-    values: dict[str, object] = dict(set_span_in_context(span, parent))
+    values: dict[str, object] = dict(parent)
+    values[SPAN_KEY] = span
     values[KEY] = exchange
     values[request_id.REQUEST_ID_KEY] = identity
     exchange._attach(Context(values), base)

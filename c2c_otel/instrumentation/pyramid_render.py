@@ -11,12 +11,13 @@ from time import perf_counter_ns
 from typing import Any
 
 from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, Status, StatusCode
 from pyramid.renderers import RendererHelper
 
 from c2c_otel import telemetry
 from c2c_otel.current_request import KEY
 from c2c_otel.instrumentation.exchange import TRACER, Exchange, error_type
+from c2c_otel.tracing import attach_span
 from c2c_otel_exporters import guard
 
 __all__ = ["patch", "unpatch"]
@@ -74,7 +75,7 @@ class _Rendering:
         self._span: Span = span
         self._outermost = not exchange.rendering
         exchange.rendering = True
-        otel_context.attach(set_span_in_context(span, context))
+        attach_span(span, context)
         self._started = perf_counter_ns()
 
     def done(self, error: BaseException | None) -> None:
@@ -85,10 +86,15 @@ class _Rendering:
             if self._outermost:
                 exchange.rendering = False
                 exchange.render_ns = elapsed + max(exchange.render_ns, 0)
-            if error is not None and isinstance(error, Exception):
-                self._span.record_exception(error)
-                self._span.set_attribute("error.type", error_type(error))
-                self._span.set_status(Status(StatusCode.ERROR))
-            self._span.end()
+            try:
+                if error is not None and isinstance(error, Exception):
+                    self._failed(error)
+            finally:
+                self._span.end()
         except Exception:
             guard.failed("pyramid.rendered")
+
+    def _failed(self, error: Exception) -> None:
+        self._span.set_attribute("error.type", error_type(error))
+        self._span.set_status(Status(StatusCode.ERROR))
+        self._span.record_exception(error)

@@ -13,6 +13,9 @@ from pyramid.util import InstancePropertyHelper
 
 __all__ = ["RequestClasses"]
 
+_MOST = 16
+"""Parents of which the class is kept. A request factory that calls ``set_property`` has a new one each time."""
+
 
 class RequestClasses:
     """Applies the extensions of one application to its requests. Thread-safe: at worst a class is made twice."""
@@ -33,4 +36,6 @@ class RequestClasses:
             request.__class__ = made[1]
             return
         InstancePropertyHelper.apply_properties(request, descriptors)
+        if made is None and len(self._made) >= _MOST:
+            self._made.clear()
         self._made[parent] = (dict(descriptors), request.__class__)

@@ -20,7 +20,7 @@ from opentelemetry.util.http import (
     normalise_response_header_name,
 )
 
-__all__ = ["CapturedHeaders", "attributes", "known_method", "redacted_query", "request_url"]
+__all__ = ["CapturedHeaders", "attributes", "known_method", "redacted_query", "request_url", "url_path"]
 
 OTHER = "_OTHER"
 """What semantic conventions call every method that is not a registered one: it bounds names and series."""
@@ -46,7 +46,7 @@ def attributes(environ: Mapping[str, Any], method: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "http.request.method": method,
         "url.scheme": scheme,
-        "url.path": _path(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")),
+        "url.path": url_path(environ),
     }
     if method == OTHER:
         found["http.request.method_original"] = environ.get("REQUEST_METHOD", "")
@@ -63,8 +63,9 @@ def attributes(environ: Mapping[str, Any], method: str) -> dict[str, Any]:
     return found
 
 
-def _path(path: str) -> str:
-    """``path`` is text of latin-1 characters that stand for bytes (PEP 3333); given back percent-encoded."""
+def url_path(environ: Mapping[str, Any]) -> str:
+    """The path with the mount point, percent-encoded; the environ has latin-1 characters for bytes (PEP 3333)."""
+    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     if _PLAIN_PATH.match(path):
         return path
     return quote(path.encode("latin-1", "replace"), safe=_PATH_SAFE)
@@ -111,7 +112,7 @@ def _redacted_part(part: re.Match[str]) -> str:
 def request_url(environ: Mapping[str, Any]) -> str:
     """The whole URL, as the patterns of excluded URLs are matched against it."""
     host = environ.get("HTTP_HOST") or f"{environ.get('SERVER_NAME', '')}:{environ.get('SERVER_PORT', '')}"
-    path = _path(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+    path = url_path(environ)
     query = environ.get("QUERY_STRING")
     return f"{environ.get('wsgi.url_scheme', 'http')}://{host}{path}{'?' + query if query else ''}"
 

@@ -34,9 +34,14 @@ def wrap(body: Iterable[bytes], exchange: Exchange) -> Iterable[bytes]:
 def _hook_close(body: Any, exchange: Exchange) -> bool:
     """Make the server's file object finish the exchange when it is closed; False where it takes no attributes."""
     close: Callable[[], None] | None = getattr(body, "close", None)
+    own = "close" in getattr(body, "__dict__", ())
 
     def close_and_finish() -> None:
         try:
+            if own:
+                body.close = close
+            else:
+                del body.close  # the class's comes to light again, and the body no longer refers to itself
             if close is not None:
                 close()
         finally:

@@ -35,7 +35,7 @@ def _view(view: View) -> Callable[[Any, Any], Response]:
 
 def _not_allowed(allow: str) -> View:
     def not_allowed(request: Any) -> Response:
-        response = error(405, f"{request.method} is not allowed for {request.path}.")
+        response = error(405, f"{request.method} is not allowed for {request.path_info}.")
         response.headers["Allow"] = allow
         return response
 
@@ -56,7 +56,7 @@ def error(status: int, message: str) -> Response:
 def _failed(problem: Any, request: Any) -> Response:
     if isinstance(problem, HTTPException):
         return error(problem.status_int, problem.detail or problem.title)
-    guard.failed(f"view {request.path}")
+    guard.failed(f"view {request.path_info}")  # one of ours, wherever it is mounted
     return error(500, "Internal error; see the service's log.")
 
 
