@@ -186,3 +186,8 @@ def environ(path: str) -> dict[str, Any]:
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
     }
+
+
+def served(redis_port: str) -> Callable[..., Any]:
+    """For ``gunicorn "application:served('6379')"``."""
+    return make(lambda config: None, int(redis_port))

@@ -50,6 +50,13 @@ Times = dict[str, dict[str, list[float]]]
 """Peer -> scenario -> us per request, one figure a round."""
 
 
+def environment() -> dict[str, str]:
+    """This process's, without what would change a peer."""
+    theirs = ("OTEL_", "C2C_", "STATS", "PYTHON")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    return {**kept, "PYTHONHASHSEED": "0"}
+
+
 class Worker:
     """A peer's process, pinned to a core."""
 
@@ -66,7 +73,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environ,
+            env=environment(),
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
         self.pid = self._process.pid

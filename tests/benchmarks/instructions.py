@@ -1,6 +1,7 @@
 """Instructions for each request, by ``valgrind --tool=callgrind``: what a noisy machine cannot hide.
 
-System calls count for nothing here, nor does waiting; what a thread of the process does beside, counts.
+System calls count for nothing here, nor does waiting; what a thread of the process does beside,
+counts, but for the publisher: under valgrind its once a second would be once in a few requests.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def measure(peers: Sequence[str], scenarios: Sequence[str], requests: int) -> Co
             command = ["valgrind", "--tool=callgrind", "--quiet", "--instr-atstart=no", f"--callgrind-out-file={out}"]
             worker = compare.Worker(peer, compare.last_core(), redis.port, sink.port, command)
             try:
+                worker.ask("quiet")
                 counts[peer] = {name: _count(worker, name, requests, out) for name in scenarios}
                 print(f"{peer}: {counts[peer]}", flush=True)
             finally:

@@ -4,6 +4,7 @@ Reads commands, one JSON list a line, and answers each with one line of JSON:
 
 ``["check", scenario, n]``         n requests, and what the features have to show for them
 ``["time", scenario, blocks, n]``  CPU time of each block of n requests, in us per request
+``["quiet"]``                      no more work in the background (where a second takes as long as a minute)
 ``["end"]``                        totals of the whole life
 """
 
@@ -39,6 +40,9 @@ class Bare:
     def shown(self) -> dict[str, float]:
         """Totals since the start: spans ended and given to the exporter, requests in /metrics, things dropped."""
         return {}
+
+    def quiet(self) -> None:
+        """End what does something every second."""
 
 
 class BareInclude(Bare):
@@ -134,6 +138,13 @@ class Ours(Bare):
         trouble = {what: count for what, count in guard.tally.items() if count}
         assert not trouble, trouble
         return {"spans": self.exporter.spans, "requests": served(text, "http_server_")}
+
+    def quiet(self) -> None:
+        from c2c_otel import telemetry
+
+        parts = telemetry.get().parts
+        assert parts is not None
+        parts.publisher.stop()
 
 
 class OursInclude(Ours):
@@ -248,6 +259,8 @@ def main(name: str, redis_port: int, statsd_port: int) -> None:
             path = application.PATHS[scenario]
             client.block(path, WARM_AGAIN)
             answer = [client.block(path, count) for _ in range(blocks)]
+        elif command == "quiet":
+            peer.quiet()
         elif command == "end":
             answer = {key: total - at_start[key] for key, total in peer.shown().items()}
         print(json.dumps(answer), flush=True)
