@@ -12,6 +12,7 @@ server has the shorter ways: `from_environ` and `remote_context`, a few dictiona
 
 from __future__ import annotations
 
+import logging
 import string
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, cast
@@ -99,6 +100,18 @@ class Headers:
 _headers = Headers()
 
 
+class _OneWarning(logging.Filter):
+    """For the baggage propagator, which has a warning for each entry that it does not take: more than a thousand
+    lines for one header, as often as a client likes. Counted, and the first is said."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        guard.dropped("baggage", 1, f"entries of a caller's baggage: {record.getMessage()}")
+        return False
+
+
+_one_warning = _OneWarning()
+
+
 def configure(header: str | None = None) -> None:
     """Accept and send one more header from now on; without one, none (the reset)."""
     global _headers
@@ -108,6 +121,7 @@ def configure(header: str | None = None) -> None:
 def install(header: str | None = None) -> None:
     """`configure`, and let the request id travel with the global propagator. Idempotent."""
     configure(header)
+    logging.getLogger("opentelemetry.baggage.propagation").addFilter(_one_warning)
     textmap = propagate.get_global_textmap()
     if HEADER not in textmap.fields:
         propagate.set_global_textmap(CompositePropagator([textmap, RequestIdPropagator()]))

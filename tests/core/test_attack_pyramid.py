@@ -197,6 +197,20 @@ def test_spans_end_when_describing_them_fails(fake: FakeTelemetry, monkeypatch: 
     assert sorted(span.name for span in fake.spans) == ["GET /inner", "GET /outer", "render json"]
 
 
+# -- headers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("baggage", ["\xff=1," * 1600, "a," * 4000, "k=v;" + "p;" * 3000])
+def test_a_client_cannot_fill_the_log(c2c_telemetry: Any, baggage: str) -> None:
+    app = make({"hello": lambda request: Response("hello")})
+    guard.reset()
+    for _ in range(2):
+        assert get(app, "/hello", HTTP_BAGGAGE=baggage).status == 200
+    assert [line["logger_name"] for line in c2c_telemetry.logs] == ["c2c_otel"]
+    assert guard.tally["dropped.baggage"] >= 2
+    guard.reset()
+
+
 # -- bodies -----------------------------------------------------------------------------------------------------------
 
 
