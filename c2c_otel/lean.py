@@ -17,6 +17,7 @@ import threading
 from collections.abc import Mapping
 from operator import attrgetter
 from time import time_ns
+from types import MappingProxyType
 from typing import Any, cast
 
 from opentelemetry import trace as trace_api
@@ -253,8 +254,7 @@ class Span(sdk.Span):
         except Exception:
             simple = False
         if simple:
-            for key, value in tuple(attributes.items()):
-                self.set_attribute(key, value)
+            self._set_plain(dict(attributes))
             return
         self._bounded_attributes()
         try:
@@ -262,6 +262,22 @@ class Span(sdk.Span):
         except Exception:
             for key, value in readable.pairs(attributes):
                 self._set_carefully(key, value)
+
+    def _set_plain(self, new: dict[str, Any]) -> None:
+        """Text for keys, and values of `PLAIN`: at once where nothing is there yet, counted or cut."""
+        old = self._attributes
+        shared = self._shared
+        if (
+            type(old) is dict
+            and len(old) + len(new) <= shared.max_attributes
+            and shared.max_length == sys.maxsize
+            and old.keys().isdisjoint(new)
+            and "" not in new
+        ):
+            old.update(new)
+            return
+        for key, value in new.items():
+            self.set_attribute(key, value)
 
     # -- events, links, name, status --------------------------------------------------------------------------
 
@@ -361,19 +377,23 @@ class Span(sdk.Span):
         attributes = self._attributes
         if self._end_time is None or type(attributes) is not dict or self._events or self._links:
             made = _new(ReadableSpan)
-            self._describe(made, attributes)
+            self._describe(made)
         else:
-            made = readable.Ended(self, attributes.copy())
+            self._attributes = MappingProxyType(attributes)  # who reaches behind the API cannot change it either
+            made = readable.Ended(self)
         if self._end_time is not None:
             self._readable = made
         return made
 
-    def _describe(self, made: ReadableSpan, attributes: Any) -> None:
+    def _describe(self, made: ReadableSpan) -> None:
         """Fill in what can be exported of this span."""
         shared = self._shared
         name = self._name
         status = self._status
         events, links = self._events, self._links
+        attributes = self._attributes
+        if type(attributes) is MappingProxyType:
+            attributes = attributes.copy()  # in one step, whatever another thread still does
         ReadableSpan.__init__(
             made,
             name if type(name) is str and name.isascii() else readable.exportable_text(name),

@@ -181,19 +181,19 @@ def pairs(attributes: object) -> list[tuple[Any, Any]]:
 
 
 class Ended(ReadableSpan):
-    """An ended span for its processors. What it says is checked when somebody reads more of it than its context: on
-    an exporter's thread, not on the request's. ``attributes``: the lean span's, copied: nothing follows the span."""
+    """An ended lean span for its processors. What it says is checked when somebody reads more of it than its context:
+    on an exporter's thread, not on the request's."""
 
-    def __init__(self, span: Any, attributes: dict[str, Any]) -> None:
+    def __init__(self, span: Any) -> None:
         self._context = span._context
-        self._of = span, attributes
+        self._of = span
 
     def __getattr__(self, name: str) -> Any:
         """Called for what is not there yet."""
         mine = vars(self)
-        found: tuple[Any, dict[str, Any]] | None = mine.get("_of")
-        if found is not None:
-            found[0]._describe(self, found[1])
+        span: Any = mine.get("_of")
+        if span is not None:
+            span._describe(self)
             mine.pop("_of", None)  # two threads may have come here, with one result
         try:
             return mine[name]
