@@ -27,6 +27,7 @@ from c2c_otel.instrumentation import exchange as exchanges
 from c2c_otel.instrumentation import pyramid_render, wsgi_attributes, wsgi_body
 from c2c_otel.instrumentation.exchange import ENVIRON_ID, TRACER, Exchange, error_type, route_of
 from c2c_otel.instrumentation.request_classes import RequestClasses
+from c2c_otel.settings import ConfigurationError
 from c2c_otel_exporters import guard
 
 __all__ = ["PyramidInstrumentor", "TracedRouter"]
@@ -127,6 +128,8 @@ class TracedRouter(_SpannedRouter):
         if decided.traced or decided.included or _every_application:
             try:
                 self._c2c_begin(registry, decided)
+            except ConfigurationError:
+                raise
             except Exception:
                 guard.failed("pyramid.application")
 

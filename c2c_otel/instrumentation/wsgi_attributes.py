@@ -20,6 +20,8 @@ from opentelemetry.util.http import (
     normalise_response_header_name,
 )
 
+from c2c_otel.settings import ConfigurationError
+
 __all__ = ["CapturedHeaders", "attributes", "known_method", "redacted_query", "request_url", "url_path"]
 
 OTHER = "_OTHER"
@@ -117,13 +119,27 @@ def request_url(environ: Mapping[str, Any]) -> str:
     return f"{environ.get('wsgi.url_scheme', 'http')}://{host}{path}{'?' + query if query else ''}"
 
 
+def _patterns(variable: str) -> list[str]:
+    """They are compiled with each request; here while somebody can still mend them."""
+    found = get_custom_headers(variable)
+    for pattern in found:
+        try:
+            re.compile(pattern)
+        except re.error:
+            expected = "regular expressions of header names, with commas between them"
+            raise ConfigurationError(variable, pattern, expected) from None
+    return found
+
+
 class CapturedHeaders:
-    """Headers that ``OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_*`` ask for; falsy where they ask for none."""
+    """Headers that ``OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_*`` ask for; falsy where they ask for none.
+
+    Raises `ConfigurationError` where one of them has no regular expressions."""
 
     def __init__(self) -> None:
-        self._request = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST)
-        self._response = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE)
-        self._hidden = get_custom_headers(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS)
+        self._request = _patterns(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_REQUEST)
+        self._response = _patterns(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_RESPONSE)
+        self._hidden = _patterns(OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SANITIZE_FIELDS)
 
     def __bool__(self) -> bool:
         return bool(self._request or self._response)

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyramid import testing
 from pyramid.config import Configurator
 from pyramid.interfaces import IResponse
@@ -209,6 +211,77 @@ def test_a_client_cannot_fill_the_log(c2c_telemetry: Any, baggage: str) -> None:
     assert [line["logger_name"] for line in c2c_telemetry.logs] == ["c2c_otel"]
     assert guard.tally["dropped.baggage"] >= 2
     guard.reset()
+
+
+@pytest.mark.parametrize("which", ["REQUEST", "RESPONSE"])
+def test_header_patterns_that_are_none_fail_the_start(fake: FakeTelemetry, monkeypatch: Any, which: str) -> None:
+    """They would otherwise fail with each request, which then had no span."""
+    name = f"OTEL_INSTRUMENTATION_HTTP_CAPTURE_HEADERS_SERVER_{which}"
+    monkeypatch.setenv(name, "x-ok, x-(")
+    with pytest.raises(ConfigurationError, match=rf"{name} is 'x-\('; expected regular expressions"):
+        make({})
+
+
+TEXTS = st.text(st.characters(max_codepoint=255), max_size=40)
+KEYS = (
+    "PATH_INFO",
+    "SCRIPT_NAME",
+    "QUERY_STRING",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_PROTOCOL",
+    "REMOTE_ADDR",
+    "HTTP_HOST",
+    "HTTP_USER_AGENT",
+    "HTTP_X_REQUEST_ID",
+    "HTTP_X_AMZN_TRACE_ID",
+    "HTTP_TRACEPARENT",
+    "HTTP_TRACESTATE",
+    "HTTP_X_FORWARDED_FOR",
+    "HTTP_ACCEPT",
+    "HTTP_ACCEPT_ENCODING",
+    "HTTP_X_FORWARDED_PROTO",
+    "wsgi.url_scheme",
+    "REQUEST_METHOD",
+)
+"""Not baggage: its propagator warns, which a test above is about."""
+
+
+def test_no_request_makes_our_code_fail(c2c_telemetry: Any, capsys: Any) -> None:
+    """The guard raises in tests; what is raised here is the application's own, or Pyramid's."""
+    config = Configurator()
+    config.include("c2c_otel")
+    config.add_route("name", "/n/{name}")
+    config.add_view(lambda request: {"name": request.matchdict["name"]}, route_name="name", renderer="json")
+    app = config.make_wsgi_app()
+    logged = logging.getLogger("attack")
+
+    @given(
+        st.fixed_dictionaries({}, optional=dict.fromkeys(KEYS, TEXTS)),
+        st.sampled_from([None, "/metrics", "/c2c", "/c2c/debug/time", "/n/x"]),
+    )
+    def attack(found: dict[str, str], path: str | None) -> None:
+        c2c_telemetry.clear()
+        environ = kit.environ() | found | ({} if path is None else {"PATH_INFO": path})
+        answer = kit.Answer()
+        try:
+            answer.body_object = app(environ, answer.start_response)
+            logged.warning("in the request")
+            answer.read()
+        except UnicodeDecodeError:  # Pyramid's, for a path that is no UTF-8
+            assert max(environ["PATH_INFO"] + environ["SCRIPT_NAME"]) >= "\x80"
+        else:
+            for _, value in answer.headers:
+                assert value.isprintable()
+                value.encode("latin-1")
+        routes = [line for line in c2c_telemetry.statsd if line.startswith("route.")]
+        assert len(routes) == 1
+        assert routes[0].isascii()
+        assert routes[0].isprintable()
+        assert sum(span.kind.name == "SERVER" for span in c2c_telemetry.spans) == 1
+        assert_left_nothing()
+
+    attack()
 
 
 # -- bodies -----------------------------------------------------------------------------------------------------------
