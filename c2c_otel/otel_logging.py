@@ -31,7 +31,11 @@ _TRANSPORT = ("urllib3", "requests", "grpc", "opentelemetry")
 
 
 class OtelLogHandler(logging.Handler):
-    """Emits each record to ``logger_provider``; attributes are named as in `ATTRIBUTE_OF`."""
+    """Emits each record to ``logger_provider``; attributes are named as in `ATTRIBUTE_OF`.
+
+    Where it is the only handler that a record meets, warnings still appear on stderr, as `logging` does it for a
+    program that has configured no logging.
+    """
 
     def __init__(self, logger_provider: LoggerProvider) -> None:
         super().__init__()
@@ -39,6 +43,7 @@ class OtelLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Never raises; what goes wrong is reported on stderr, as `logging` does."""
+        _last_resort(record)
         depth = nesting
         if depth.level >= MAX_NESTING or _of_an_export(record.name):
             return
@@ -49,6 +54,19 @@ class OtelLogHandler(logging.Handler):
             self.handleError(record)
         finally:
             depth.level -= 1
+
+
+def _last_resort(record: logging.LogRecord) -> None:
+    """What `logging.Logger.callHandlers` does where there is no handler, which ours must not count for."""
+    last = logging.lastResort
+    if last is None or record.levelno < last.level:
+        return
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None:
+        if not all(isinstance(handler, OtelLogHandler) for handler in logger.handlers):
+            return
+        logger = logger.parent if logger.propagate else None
+    last.handle(record)
 
 
 def _of_an_export(name: str) -> bool:
