@@ -18,6 +18,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import sqlalchemy
+
+from acceptance_tests.app import models
+
 _TRY = """
 c2c-otel demo is up: 4 gunicorn workers, one service. Try:
 
@@ -94,16 +98,20 @@ def main() -> int:
     sink.bind(("127.0.0.1", 0))
     sink.settimeout(1)
     with tempfile.TemporaryDirectory(prefix="c2c-otel-demo-") as directory:
+        database = f"sqlite:///{directory}/demo.sqlite"
+        models.create(sqlalchemy.create_engine(database))  # so that the lines below are those of requests
         environ = {
             **os.environ,
-            "SQLALCHEMY_URL": f"sqlite:///{directory}/demo.sqlite",
+            "SQLALCHEMY_URL": database,
+            "OTEL_SERVICE_NAME": os.environ.get("OTEL_SERVICE_NAME") or "c2c-otel demo",
             "STATSD_ADDRESS": f"127.0.0.1:{sink.getsockname()[1]}",
             "STATSD_PREFIX": "demo",
             "STATS_VIEW": "1",
             "C2C_RUNTIME_DIR": f"{directory}/runtime",
         }
         program = str(Path(sys.executable).with_name("c2c-otel-instrument"))
-        arguments = ["gunicorn", "-w", "4", "--threads", "8", "-b", f"127.0.0.1:{port}", "acceptance_tests.app.wsgi"]
+        arguments = ["gunicorn", "-w", "4", "--threads", "8", "-b", f"127.0.0.1:{port}", "--no-control-socket"]
+        arguments.append("acceptance_tests.app.wsgi")
         environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
         process = subprocess.Popen([program, *arguments], env=environ, start_new_session=True)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())

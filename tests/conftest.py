@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.servers.account import Account
+from tests.servers.account import account_for
 from tests.servers.fixtures import (
     chromium,
     otlp_receiver,
@@ -24,6 +22,7 @@ __all__ = [
     "postgres",
     "prometheus",
     "promtool",
+    "pytest_configure",
     "redis_server",
     "rsyslog",
     "sentinel",
@@ -31,7 +30,4 @@ __all__ = [
     "udp_sink",
 ]
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Account for the run, in whichever directory its tests are."""
-    config.pluginmanager.register(Account(), "account")
+pytest_configure = account_for

@@ -42,12 +42,40 @@ def includeme(config: Configurator) -> None:
     config.scan(".views")
 
 
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>c2c-otel demo</title>
+<link rel="icon" href="data:,">
+<style>
+body {{ font-family: sans-serif; line-height: 1.5; margin: 2rem auto; max-width: 44rem; padding: 0 1rem }}
+dt {{ font-family: monospace; font-size: 1.1rem; margin-top: 0.8rem }}
+dd {{ color: #555; margin: 0 }}
+</style>
+<h1>c2c-otel demo</h1>
+<p>Each request is a trace, lines of statsd and a part of the metrics. Open a few, then look at the metrics.</p>
+<dl>
+{links}
+</dl>
+"""
+_LINKS = {
+    "/api/hello": "a list from the database, rendered as JSON",
+    "/api/hello/1": "one row of it",
+    "/api/call": "a call to another service (here: to this one), in the same trace and with the same request id",
+    "/api/stream": "a body that logs while it is sent",
+    "/api/order": "timers, a counter and a gauge of the application's own",
+    "/api/error": "an exception, on purpose: the server answers 500",
+    "/metrics": "what Prometheus sees, all workers together",
+    "/c2c": "the index of the open views",
+}
+
+
 @view_config(route_name="home")
 def home(request: Any) -> Response:
     """What there is to try."""
-    paths = ["/api/hello", "/api/hello/1", "/api/call", "/api/stream", "/api/order", "/api/error", "/metrics", "/c2c"]
-    links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in paths)
-    return Response(f"<!doctype html><title>c2c-otel demo</title><h1>c2c-otel demo</h1><ul>{links}</ul>")
+    links = "\n".join(f'<dt><a href="{path}">{path}</a></dt><dd>{what}</dd>' for path, what in _LINKS.items())
+    return Response(_PAGE.format(links=links))
 
 
 @view_config(route_name="hello", request_method="GET", renderer="json")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.servers.process import used
 
-__all__ = ["Account", "on_ci"]
+__all__ = ["Account", "account_for", "on_ci"]
 
 
 def on_ci() -> bool:
@@ -16,8 +16,14 @@ def on_ci() -> bool:
     return os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 
+def account_for(config: pytest.Config) -> None:
+    """Account for the run once, whichever of the conftest.py that ask for it are loaded, and in which order."""
+    if not config.pluginmanager.hasplugin("account"):
+        config.pluginmanager.register(Account(), "account")
+
+
 class Account:
-    """Registered by `tests/conftest.py`; as a plugin of its own it sees the tests of every directory."""
+    """Registered by `account_for`; as a plugin of its own it sees the tests of every directory."""
 
     def __init__(self) -> None:
         self._skipped: dict[str, None] = {}

@@ -14,11 +14,11 @@ from c2c_otel_views import answers
 __all__ = ["LINKS", "includeme", "index"]
 
 LINKS = (
-    # route, text
-    ("c2c_metrics", "Metrics"),
-    ("c2c_read_stats_json", "Statistics"),
-    ("c2c_versions", "Versions"),
-    ("c2c_debug_time", "Time"),
+    # route, text, what is there
+    ("c2c_metrics", "Metrics", "all workers together, for Prometheus and OpenMetrics"),
+    ("c2c_read_stats_json", "Statistics", "timers, counters and gauges of all workers as JSON"),
+    ("c2c_versions", "Versions", "of the application and its packages"),
+    ("c2c_debug_time", "Time", "the clock and the time zone of the server"),
 )
 
 _PAGE = """\
@@ -28,28 +28,36 @@ _PAGE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>body {{ font-family: sans-serif; margin: 2rem auto; max-width: 40rem; padding: 0 1rem; }}</style>
+<link rel="icon" href="data:,">
+<style>
+body {{ font-family: sans-serif; line-height: 1.5; margin: 2rem auto; max-width: 44rem; padding: 0 1rem; }}
+dt {{ font-size: 1.1rem; margin-top: 1rem; }}
+dd {{ color: #555; margin: 0; }}
+</style>
 </head>
 <body>
 <h1>{title}</h1>
-<ul>
+<dl>
 {links}
-</ul>
+</dl>
 </body>
 </html>
 """
+
+# the icon is empty, and named so that no browser asks the application for /favicon.ico
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
 
 
 def index(request: Any) -> Response:
     routes = request.registry.getUtility(IRoutesMapper)
     links = [
-        f'<li><a href="{escape(request.route_path(name))}">{escape(text)}</a></li>'
-        for name, text in LINKS
+        f'<dt><a href="{escape(request.route_path(name))}">{escape(text)}</a></dt><dd>{escape(what)}</dd>'
+        for name, text, what in LINKS
         if routes.get_route(name) is not None
     ]
     title = escape(telemetry.get().settings.service_name or "c2c-otel")
     response = Response(_PAGE.format(title=title, links="\n".join(links)))
-    response.headers["Content-Security-Policy"] = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'"
+    response.headers["Content-Security-Policy"] = _POLICY
     return response
 
 

@@ -1,0 +1,169 @@
+"""The first command of the README as its user meets it: what ``make run`` starts, prints and leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.collectors_demo import counted
+from tests.servers import Chromium, Process, wait_until
+
+ROOT = Path(__file__).resolve().parents[1]
+
+ASKED_FOR = "RuntimeError: asked for"
+"""The last line of the traceback of /api/error."""
+
+
+class Demo:
+    """``python -m acceptance_tests.run`` and what it has printed."""
+
+    def __init__(self, directory: Path) -> None:
+        environ = {key: value for key, value in os.environ.items() if not key.startswith(("C2C_", "OTEL_", "STATSD_"))}
+        environ |= {"TMPDIR": str(directory), "HOME": str(directory)}
+        self.directory = directory
+        argv = [sys.executable, "-m", "acceptance_tests.run"]
+        self.process = Process(argv, directory / "printed", env=environ, cwd=ROOT)
+        self.process.wait_until("Ctrl-C stops.", lambda: "Ctrl-C stops." in self.process.output(), 60)
+        self.url = re.findall(r"http://127\.0\.0\.1:\d+", self.process.output())[0]
+
+    def get(self, path: str, accept: str = "*/*") -> str:
+        request = urllib.request.Request(self.url + path, headers={"Accept": accept, "Connection": "close"})
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            assert answer.status == 200
+            return str(answer.read().decode())
+
+    def descendants(self) -> set[int]:
+        """The processes that it has started, by their environment: whatever their parent or session is now."""
+        found = set()
+        mark = f"TMPDIR={self.directory}\0".encode()
+        for environ in Path("/proc").glob("[0-9]*/environ"):
+            try:
+                if mark in environ.read_bytes():
+                    found.add(int(environ.parent.name))
+            except OSError:
+                pass
+        return found - {self.process.pid}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    demo = Demo(tmp_path_factory.mktemp("run"))
+    yield demo
+    demo.process.stop(signal.SIGINT, timeout=40)
+
+
+def test_every_url_that_is_printed_answers(demo: Demo) -> None:
+    printed = demo.process.output()
+    urls = re.findall(r"http://\S+", printed)
+    assert len(urls) >= 6
+    for url in urls:
+        if "Listening" not in url:
+            assert demo.get(url.removeprefix(demo.url).rstrip(")") or "/")
+    assert re.findall(r"^.*(?:Traceback|ERROR|WARN).*$", printed, re.M) == []
+
+
+def test_the_pages_link_to_what_is_there(demo: Demo) -> None:
+    for page in ("/", "/c2c"):
+        links = re.findall(r'<a href="([^"]*)"', demo.get(page))
+        assert links
+        for link in links:
+            if link == "/api/error":
+                with pytest.raises(urllib.error.HTTPError, match="500"):
+                    demo.get(link)
+            else:
+                demo.get(link)
+
+
+def test_statsd_lines_are_shown_as_they_arrive(demo: Demo) -> None:
+    demo.get("/api/hello/1")
+    shown = r"^  statsd  demo\.route\.GET\.hello_one\.200:\d+\|ms$"
+    demo.process.wait_until("the line", lambda: re.search(shown, demo.process.output(), re.M))
+    lines = re.findall(r"^  statsd  (\S+):[^:]*$", demo.process.output(), re.M)
+    assert "demo.order.items" in lines
+    assert len(lines) == len(set(lines))
+
+
+def test_the_printed_commands_show_what_they_say(demo: Demo) -> None:
+    commands = re.findall(r"^  curl (\S+) (http\S+) +(.*)$", demo.process.output(), re.M)
+    assert [what for _, _, what in commands] == [
+        "X-Request-ID and Server-Timing in the answer",
+        "an outgoing call, with the same request id",
+    ]
+    (flags, url, _), (_, call, _) = commands
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        assert answer.headers["X-Request-ID"]
+        assert answer.headers["Server-Timing"].startswith("route;desc=hello, ")
+    assert flags == "-si"
+    with urllib.request.urlopen(call, timeout=30) as answer:
+        assert json.loads(answer.read())["request_id"] == answer.headers["X-Request-ID"]
+
+
+def test_ten_scrapes_in_a_row_show_no_counter_that_fell(demo: Demo) -> None:
+    before: dict[str, float] = {}
+    pids: set[str] = set()
+    for _ in range(10):
+        demo.get("/api/hello")
+        text = demo.get("/metrics")
+        now = counted(text)
+        assert len(now) > 50
+        assert {name: (value, now.get(name)) for name, value in before.items() if now.get(name, -1.0) < value} == {}
+        before = now
+        pids |= set(re.findall(r'pod_process_smap_pss_kb\{[^}]*pid="(\d+)"', text))
+    assert len(pids) == 5  # four workers and their arbiter
+    assert {int(pid) for pid in pids} <= demo.descendants()
+
+
+def test_pages_in_a_browser(demo: Demo, chromium: Chromium, tmp_path: Path) -> None:
+    shots = Path(os.environ.get("C2C_TEST_SCREENSHOTS") or tmp_path)
+    with chromium.page(1000, 700) as page:
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("requestfailed", lambda request: complaints.append(request.url))
+        for name, path in {"home": "/", "c2c": "/c2c", "c2c-slash": "/c2c/"}.items():
+            answer = page.goto(demo.url + path)
+            assert answer is not None
+            assert answer.status == 200
+            assert page.title()
+            assert page.inner_text("h1")
+            page.screenshot(path=shots / f"{name}.png", full_page=True)
+            assert (shots / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        page.goto(demo.url + "/c2c")
+        page.click("text=Metrics")
+        assert "http_server_request_duration_seconds_count" in page.inner_text("body")
+        assert complaints == []
+
+
+def test_it_takes_the_next_free_port_beside_another(demo: Demo, tmp_path: Path) -> None:
+    other = Demo(tmp_path)
+    try:
+        assert other.url != demo.url
+        assert int(other.url.rpartition(":")[2]) > int(demo.url.rpartition(":")[2])
+    finally:
+        other.process.stop(signal.SIGTERM, timeout=40)
+    wait_until("the end", lambda: not other.descendants())
+    assert demo.get("/api/hello")
+
+
+def test_ctrl_c_leaves_nothing(demo: Demo) -> None:
+    started = demo.descendants()
+    assert len(started) >= 5
+    demo.process.send_signal(signal.SIGINT)
+    assert demo.process.wait(40) == 0
+    wait_until("the end of all it has started", lambda: not demo.descendants())
+    with pytest.raises(OSError):
+        demo.get("/")
+    assert sorted(path.name for path in demo.directory.iterdir() if path.name != "printed") == []
+    printed = demo.process.output()
+    assert "stopping" in printed
+    assert set(re.findall(r"^\w+(?:\.\w+)*(?:Error|Exception|Warning)\b.*$", printed, re.M)) <= {ASKED_FOR}
+    assert printed.count("Traceback") == printed.count(ASKED_FOR)
