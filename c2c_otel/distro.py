@@ -6,6 +6,7 @@ no entry point is scanned.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -35,6 +36,7 @@ _OTEL_DEFAULTS = {
 }
 
 _hooked: set[str] = set()
+_instrumented: set[str] = set()
 
 
 def autostart() -> None:
@@ -70,14 +72,14 @@ def instrument(settings: Settings, *, whole_process: bool) -> None:
     ``whole_process``: every Pyramid application made from here on; else only those that include c2c_otel.
     """
     off = settings.disabled_instrumentations
-    for name, (awaited, module, cls) in INSTRUMENTORS.items():
+    for name in INSTRUMENTORS:
         if name in off or "*" in off or (name == "redis" and not settings.track_redis):
             continue
         if name == "pyramid" and not whole_process:
             continue
         if name not in _hooked:
             _hooked.add(name)
-            wrapt.register_post_import_hook(_instrument_later(awaited, module, cls), awaited)
+            _instrument_later(name)
     if "gunicorn" not in _hooked:
         _hooked.add("gunicorn")
         wrapt.register_post_import_hook(_wrap_worker, "gunicorn.workers.base")
@@ -85,19 +87,37 @@ def instrument(settings: Settings, *, whole_process: bool) -> None:
             wrapt.register_post_import_hook(_hold_arbiter, "gunicorn.arbiter")
 
 
-def _instrument_later(awaited: str, module: str, cls: str) -> Callable[[Any], None]:
-    parent, _, child = awaited.rpartition(".")
+def _instrument_later(name: str) -> None:
+    awaited, module, cls = INSTRUMENTORS[name]
+    contrib = f"opentelemetry.instrumentation.{name}"  # ours imports it; and so may the application, before the library
 
-    def instrument_now(imported: Any) -> None:
-        try:
-            if parent:  # the import binds it only after this hook
-                setattr(sys.modules[parent], child, imported)
-            telemetry.get().install()
-            getattr(import_module(module), cls)().instrument(skip_dep_check=True)
-        except Exception:
-            guard.failed(f"instrument.{cls}")
+    def after_library(imported: Any) -> None:
+        parent, _, child = awaited.rpartition(".")
+        if parent:  # the import binds it only after this hook
+            setattr(sys.modules[parent], child, imported)
+        if not _is_being_imported(contrib):
+            _instrument_now(name, module, cls)
 
-    return instrument_now
+    wrapt.register_post_import_hook(after_library, awaited)
+    wrapt.register_post_import_hook(lambda _: _instrument_now(name, module, cls), contrib)
+
+
+def _is_being_imported(module: str) -> bool:
+    return bool(getattr(getattr(sys.modules.get(module), "__spec__", None), "_initializing", False))
+
+
+def _instrument_now(name: str, module: str, cls: str) -> None:
+    if name in _instrumented:
+        return
+    _instrumented.add(name)
+    try:
+        telemetry.get().install()
+        ours = getattr(import_module(module), cls)
+        ours().instrument(skip_dep_check=True)
+        # Ours stands for contrib's, which the application may use too: both would make two spans of each call.
+        ours.__base__._is_instrumented_by_opentelemetry = True
+    except Exception:
+        guard.failed(f"instrument.{cls}")
 
 
 def _wrap_worker(module: Any) -> None:
@@ -123,11 +143,18 @@ def _defaults() -> None:
         environ.setdefault(name, value)
 
 
+def _not_of_ours(record: logging.LogRecord) -> bool:
+    return record.getMessage().partition(" ")[0] not in INSTRUMENTORS
+
+
 class Distro(BaseDistro):  # type: ignore[misc]  # as above
     """For ``opentelemetry-instrument``: ours in place of contrib's four, all others as they come."""
 
     def _configure(self, **kwargs: Any) -> None:
         _defaults()
+        # It looks at what contrib's need before it asks us which to load.
+        loader = logging.getLogger("opentelemetry.instrumentation.auto_instrumentation._load")
+        loader.addFilter(_not_of_ours)
 
     def load_instrumentor(self, entry_point: Any, **kwargs: Any) -> None:
         if entry_point.name in INSTRUMENTORS:

@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigurationError as error:
         print(f"c2c-otel-instrument: {error}", file=sys.stderr)
         return 2
-    executable = shutil.which(words[0], path=environ.get("PATH"))
+    executable = words[0] if os.sep in words[0] else shutil.which(words[0], path=environ.get("PATH"))
     if executable is None:
         print(f"c2c-otel-instrument: {words[0]}: command not found", file=sys.stderr)
         return 127
@@ -78,7 +78,7 @@ def _exec(executable: str, words: list[str], environ: MutableMapping[str, str]) 
         os.execve(executable, words, dict(environ))  # noqa: S606 - running a command is what this is for
     except OSError as error:
         print(f"c2c-otel-instrument: {words[0]}: {error.strerror}", file=sys.stderr)
-        return 126
+        return 127 if isinstance(error, FileNotFoundError) else 126
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ class Telemetry:
         self._meter_provider: MeterProvider | None = None
         self._relay = _Relay()
         self._run_id: str | None = None
-        self._held_pid = 0
+        self._held_pid = self._worker_pid = 0
         self._configured = False
         self._application = False
         self._renew()
@@ -209,8 +209,8 @@ class Telemetry:
         role = runtime_dir.gunicorn_role()
         if self._run_id is None:
             self._run_id = runtime_dir.run_id(self.settings)
-        if role is not None and role[0] == "arbiter":
-            self.hold()
+        if role[0] == "arbiter" if role else "gunicorn.arbiter" in sys.modules and self._worker_pid != os.getpid():
+            self.hold()  # a program of its own may run gunicorn once it has its application
         if self._parts is not None and self._parts.logger_provider is not None:
             from c2c_otel import logging_setup
 
@@ -219,6 +219,7 @@ class Telemetry:
 
     def worker_started(self) -> None:
         """gunicorn has forked a worker. With a preloaded application it starts now, before its first request."""
+        self._worker_pid = os.getpid()
         if self._application:
             self.start()
 

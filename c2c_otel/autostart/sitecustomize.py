@@ -1,21 +1,23 @@
 """First on PYTHONPATH under ``c2c-otel-instrument``: starts telemetry, then whatever sitecustomize it hides."""
 
+import importlib.machinery
 import importlib.util
 import os
 import sys
+
+# Set once a Python of this service has come this far. What that one runs itself is not told: a tool of the system's
+# own Python has none of ours, and its output may be read by a program.
+_TOLD = "_C2C_OTEL_TOLD"
 
 _here = os.path.dirname(os.path.abspath(__file__))
 
 
 def _run_hidden() -> None:
     """A sitecustomize of the environment (a debugger's, a distribution's) still runs."""
-    for path in sys.path:
-        hidden = os.path.join(path, "sitecustomize.py")
-        if os.path.abspath(path or ".") != _here and os.path.isfile(hidden):
-            spec = importlib.util.spec_from_file_location("sitecustomize_hidden", hidden)
-            if spec is not None and spec.loader is not None:
-                spec.loader.exec_module(importlib.util.module_from_spec(spec))
-            return
+    others = [path for path in sys.path if os.path.abspath(path or ".") != _here]
+    spec = importlib.machinery.PathFinder.find_spec("sitecustomize", others)
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 try:
@@ -23,6 +25,8 @@ try:
 
     autostart()
 except ImportError as error:  # another interpreter than the one c2c-otel is installed in
-    print(f"c2c-otel-instrument: no telemetry in {sys.executable}: {error}", file=sys.stderr)
+    if _TOLD not in os.environ:
+        print(f"c2c-otel-instrument: no telemetry in {sys.executable}: {error}", file=sys.stderr)
 finally:
+    os.environ[_TOLD] = "1"
     _run_hidden()
