@@ -89,7 +89,7 @@ class Exchange(CurrentRequest):
         self._start_response = start_response
         self.in_request = False
         self.rendering = False
-        self.running = True
+        self.running = False
 
     # -- what others read ---------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class Exchange(CurrentRequest):
 
     def _record(self, error: BaseException) -> None:
         """Leave an event on the span, once; not for an HTTPException below 500: that is an answer."""
-        if error is self._recorded or (isinstance(error, HTTPException) and error.status_int < 500):
+        if self._finished or error is self._recorded or (isinstance(error, HTTPException) and error.status_int < 500):
             return
         self._recorded = error
         self.span.record_exception(error)

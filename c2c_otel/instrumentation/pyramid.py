@@ -173,12 +173,13 @@ class TracedRouter(_SpannedRouter):
         if exchange is None:
             return self._c2c_answer(environ, start_response)
         try:
+            exchange.running = True  # from here on it ends, whatever a signal handler raises wherever we are
             body = self._c2c_answer(environ, exchange.start_response)
+            exchange.answered()
+            return wsgi_body.wrap(body, exchange)
         except BaseException as error:
             exchange.raised(error)
             raise
-        exchange.answered()
-        return wsgi_body.wrap(body, exchange)
 
     def _c2c_answer(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Our views or the application, one of them and once."""

@@ -25,6 +25,7 @@ from pyramid.request import Request
 from pyramid.response import FileResponse, Response
 from zope.interface import implementer
 
+from c2c_otel.instrumentation import exchange, wsgi_body
 from c2c_otel.instrumentation.pyramid import PyramidInstrumentor
 from c2c_otel.settings import ConfigurationError, Settings
 from c2c_otel_exporters import guard
@@ -197,6 +198,31 @@ def test_spans_end_when_describing_them_fails(fake: FakeTelemetry, monkeypatch: 
         guard.strict(None)
         guard.reset()
     assert sorted(span.name for span in fake.spans) == ["GET /inner", "GET /outer", "render json"]
+
+
+@pytest.mark.parametrize(("at", "status"), [("begin", 500), ("answered", 500), ("wrap", 200)])
+def test_an_exception_from_outside_does_not_blind_the_thread(
+    fake: FakeTelemetry, monkeypatch: Any, caplog: Any, at: str, status: int
+) -> None:
+    """What a signal handler raises (a timeout) may come between any two of our lines."""
+
+    def interrupted(function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            function(*arguments)
+            raise KeyboardInterrupt
+
+        return call
+
+    app = make({"hello": lambda request: Response("hello")})
+    owner = {"begin": exchange, "answered": exchange.Exchange, "wrap": wsgi_body}[at]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, at, interrupted(getattr(owner, at)))
+        with pytest.raises(KeyboardInterrupt):
+            get(app, "/hello", HTTP_X_REQUEST_ID="interrupted")
+    assert get(app, "/hello", HTTP_X_REQUEST_ID="next").header("X-Request-ID") == "next"
+    assert [route[3] for route in fake.sink.routes] == [status, 200]
+    assert caplog.messages == []
+    assert [span.parent for span in fake.spans] == [None, None]
 
 
 # -- headers ----------------------------------------------------------------------------------------------------------
