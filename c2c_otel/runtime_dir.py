@@ -41,8 +41,12 @@ class Run:
         """Make or join the directory, and remove those of runs that ended.
 
         ``inheritable``: the hold on the run passes through exec, as the launcher needs. Raises OSError where no
-        directory can be had; `PermissionError` where it belongs to somebody else.
+        directory can be had; `PermissionError` where it belongs to somebody else; `FileNotFoundError` where root's
+        launcher would make the one that was named: gunicorn's workers may be of another account, which could not
+        use it.
         """
+        if inheritable and settings.runtime_dir and os.getuid() == 0 and not settings.runtime_dir.exists():
+            raise FileNotFoundError(f"{settings.runtime_dir} is made by whoever serves")
         runs = base_directory(settings) / "run"
         runs.mkdir(mode=0o700, exist_ok=True)
         path = runs / (_UNSAFE.sub("_", identity) or "_")
@@ -145,7 +149,7 @@ def _remove_ended(runs: Path, keep: Path) -> None:
             try:
                 _remove_if_ended(path)
             except OSError:  # somebody else is at it, or it is not ours: the next start tries again
-                guard.tally["failed.runtime_dir.clean"] += 1
+                guard.count("failed.runtime_dir.clean")
 
 
 def _remove_if_ended(path: Path) -> None:

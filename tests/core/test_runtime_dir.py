@@ -41,6 +41,7 @@ def test_an_ended_run_is_removed_by_the_next_start(settings: Settings) -> None:
 
 def test_a_run_is_held_by_a_process_that_was_executed(settings: Settings) -> None:
     """As the launcher does it: the descriptor passes through exec."""
+    runtime_dir.base_directory(settings)
     run = Run.join(settings, "launched", inheritable=True)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
     run.leave()
@@ -51,6 +52,19 @@ def test_a_run_is_held_by_a_process_that_was_executed(settings: Settings) -> Non
     last = Run.join(settings, "last")
     assert not run.path.exists()
     last.leave()
+
+
+def test_roots_launcher_leaves_a_named_directory_to_who_serves(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert settings.runtime_dir is not None
+    with monkeypatch.context() as root:
+        root.setattr(os, "getuid", lambda: 0)
+        with pytest.raises(FileNotFoundError, match="made by whoever serves"):
+            Run.join(settings, "launched", inheritable=True)
+    assert not settings.runtime_dir.exists()
+    Run.join(settings, "worker").leave()
+    Run.join(settings, "launched", inheritable=True).leave()
 
 
 def test_a_run_may_be_joined_again_after_it_was_removed(settings: Settings) -> None:
