@@ -6,12 +6,11 @@ import json
 import re
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.integration.collectors_demo import LINT, counted, demo, internal_failures, metric
-from tests.servers import Gunicorn, Prometheus, free_port
+from tests.servers import Gunicorn, Prometheus, free_port, wait_until
 
 REQUESTS = 20
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -117,6 +116,9 @@ def test_no_scrape_shows_a_counter_that_fell(server: Gunicorn) -> None:
 
 
 def test_the_workers_own_processes_are_shown(server: Gunicorn) -> None:
-    pids = set(re.findall(r'pod_process_smap_pss_kb\{[^}]*pid="(\d+)"', scrape(server)))
-    assert pids == {str(pid) for pid in [server.arbiter_pid, *server.worker_pids()]}
-    assert all(Path(f"/proc/{pid}").is_dir() for pid in pids)
+    expected = {str(pid) for pid in [server.arbiter_pid, *server.worker_pids()]}
+
+    def shown() -> bool:
+        return set(re.findall(r'pod_process_smap_pss_kb\{[^}]*pid="(\d+)"', scrape(server))) == expected
+
+    wait_until("the processes, which are published once a second", shown)
