@@ -73,7 +73,7 @@ def _current_context() -> dict[str, object]:
         else:
             _add_pyramid(fields)
     except Exception:  # a request of another kind, or one whose attributes raise: the line matters more
-        guard.tally["failed.logs.request"] += 1
+        guard.count("failed.logs.request")
     span = trace.get_current_span(context).get_span_context()
     trace_id = span.trace_id
     if not trace_id and current is not None:

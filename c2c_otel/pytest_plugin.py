@@ -1,4 +1,7 @@
-"""pytest fixtures of `c2c_otel.testing`; loaded by pytest itself once c2c-otel is installed."""
+"""pytest fixtures of `c2c_otel.testing`; loaded by pytest itself once c2c-otel is installed.
+
+While it runs, a failure inside c2c-otel is raised, where a service logs it once and goes on.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,18 @@ import pytest
 
 if TYPE_CHECKING:
     from c2c_otel.testing import Captured
+
+
+def pytest_configure() -> None:
+    from c2c_otel_exporters import guard
+
+    guard.under_pytest(True)
+
+
+def pytest_unconfigure() -> None:
+    from c2c_otel_exporters import guard
+
+    guard.under_pytest(False)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ class _Once(logging.Filter):
             guard.dropped("otlp.queue", 1, f"{text} The collector takes less than there is, or nothing")
             return False
         if record.levelno >= logging.ERROR:
-            guard.tally["failed.otlp.export"] += 1
+            guard.count("failed.otlp.export")
         guard.warn_once(
             "otlp.export",
             "Telemetry does not reach the OpenTelemetry collector: %s It is tried again; more failures are only "

@@ -73,8 +73,7 @@ class _FirstOfEach(logging.Filter):
         if not str(record.msg).startswith("Callback"):
             return True
         place = f"failed.callback.{record.args[-1] if isinstance(record.args, tuple) and record.args else ''}"
-        guard.tally[place] += 1
-        return guard.tally[place] == 1
+        return guard.count(place) == 1
 
 
 _first_of_each = _FirstOfEach()

@@ -115,7 +115,7 @@ class Publisher:
         if not complete:
             with self._lock:
                 stuck = ", ".join(sorted(self._busy)) or "a source"
-            guard.tally["failed.publish.slow"] += 1
+            guard.count("failed.publish.slow")
             guard.warn_once(
                 f"publish.slow.{stuck}",
                 "Metrics are incomplete: %s did not answer in time; it is left out until it does.",

@@ -277,7 +277,7 @@ class _Target:
     def _warn(self, error: Exception) -> None:
         self._suspect = True
         key = f"statsd.{self._host}.{self._port}"
-        guard.tally[key] += 1
+        guard.count(key)
         guard.warn_once(key, "%s cannot be reached: %s. It will be tried again.", self, error)
 
     def _resolve(self) -> None:

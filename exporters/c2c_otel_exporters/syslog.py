@@ -79,7 +79,7 @@ class _State:
             if self.asking and len(self.waiting) < MAX_WAITING:
                 self.waiting.append(datagram)
                 return
-        guard.tally["dropped.logs.syslog"] += 1
+        guard.count("dropped.logs.syslog")
 
     def close(self, timeout_seconds: float) -> None:
         if self.thread is not None and self.waiting:
@@ -112,7 +112,7 @@ class _State:
                 self._disconnect()
             while self.waiting and self.targets:
                 self._transmit(self.waiting.popleft())
-            guard.tally["dropped.logs.syslog"] += len(self.waiting)
+            guard.count("dropped.logs.syslog", len(self.waiting))
             self.waiting.clear()
             self.asking = False
 
@@ -137,7 +137,7 @@ class _State:
             except OSError:  # refused, or no way there
                 self._disconnect()
                 self.targets.append(self.targets.pop(0))
-        guard.tally["dropped.logs.syslog"] += 1
+        guard.count("dropped.logs.syslog")
 
     def _connected(self) -> socket.socket:
         """The non-blocking socket, connected to the first target."""
