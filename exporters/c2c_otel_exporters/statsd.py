@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 import threading
 import time
@@ -266,7 +267,11 @@ class _Target:
 
     def _send(self, packet: bytes) -> None:
         connection = self._connected()
-        connection.send(packet)
+        try:
+            connection.send(packet)
+        except BlockingIOError:  # its buffer is full
+            select.select([], [connection], [], 1.0)
+            connection.send(packet)
         # UDP tells by an error of the socket that nobody listens: on the same host at once, else a little later.
         if self._suspect:
             time.sleep(0.02)
@@ -296,7 +301,7 @@ class _Target:
         if self._socket is None:
             family, address = self._addresses[0]
             connection = socket.socket(family, socket.SOCK_DGRAM)
-            connection.settimeout(1.0)
+            connection.setblocking(False)  # with a timeout, each send would give up the GIL twice
             try:
                 connection.connect(address)
             except OSError:

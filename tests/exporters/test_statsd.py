@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from c2c_otel_exporters import guard, names
+from c2c_otel_exporters import guard, names, statsd
 from c2c_otel_exporters.statsd import (
     MAX_PACKET,
     Line,
@@ -475,3 +476,22 @@ def test_an_idle_thread_does_not_poll(sink: UdpSink, senders: list[Sender]) -> N
     sender.send("b:1|c")
     sink.wait_for(2)
     assert len(waits) == 1
+
+
+def test_a_full_socket_buffer_is_waited_for() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    ours.setblocking(False)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += bool(ours.send(b"full"))
+    target = statsd._Target("127.0.0.1", 9)
+    target._socket = ours
+    drain = threading.Timer(0.05, theirs.recv, [100])
+    drain.start()
+    target._send(b"last")
+    drain.join()
+    received = [theirs.recv(100) for _ in range(filled)]
+    assert received[-1] == b"last" and received[0] == b"full"
+    target.close()
+    theirs.close()
