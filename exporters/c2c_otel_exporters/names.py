@@ -7,7 +7,6 @@ each distinct tuple of arguments. Exporters only join the parts in their own way
 ('route', 'GET', 'hello', '200')
 """
 
-
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -65,8 +64,8 @@ HTTP_CLIENT = Metric(
     "http.client.request.duration", Kind.HISTOGRAM, "s", "Duration of HTTP client requests.", _HTTP_BOUNDS
 )
 TIMER = Metric("c2c_otel.timer.duration", Kind.HISTOGRAM, "s", "Timers of the application.", _TIMER_BOUNDS)
-COUNTER = Metric("c2c_otel.counter", Kind.COUNTER, "", "Counters of the application.")
-GAUGE = Metric("c2c_otel.gauge", Kind.GAUGE_LAST, "", "Gauges of the application.")
+COUNTER = Metric("c2c_otel.events", Kind.COUNTER, "", "Counters of the application.")
+GAUGE = Metric("c2c_otel.value", Kind.GAUGE_LAST, "", "Gauges of the application.")
 
 # http.request.method may only have these values, or _OTHER: a client must not be able to make series at will.
 _METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"})

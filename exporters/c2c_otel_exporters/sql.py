@@ -30,6 +30,11 @@ _NAMED = re.compile(
         | DECLARE | CLOSE | (?:FETCH|MOVE)(?:\s+[\w-]+){0,2}\s+(?:FROM|IN) ))\s+(?!SAVEPOINT\b)(?:"[^"]*"|\w+)""",
     re.IGNORECASE | re.VERBOSE,
 )
+_CAST = (
+    re.compile(  # what SQLAlchemy adds for psycopg 3 and asyncpg: a statement has one name whichever driver sends it
+        r"\?::\w+(?: (?:WITH(?:OUT)? TIME ZONE|PRECISION|VARYING)\b)?(?:\([^)]*\))?(?:\[\])*", re.IGNORECASE
+    )
+)
 _MAX_READ = 1_000_000  # the rest of a longer statement is left out
 _MAX_READ_TEXT = 10_000  # enough for MAX_TEXT, and for the tables in the summary
 _MAX_OPERATION = 20
@@ -152,7 +157,7 @@ def simplify(statement: str) -> str:
         before = word
         if len(out) % MAX_QUERY == 0 and not any(frame.waits_in(MAX_QUERY) for frame in frames):
             break
-    return "".join(out)[:MAX_QUERY].strip()
+    return _CAST.sub("?", "".join(out)[:MAX_QUERY]).strip()
 
 
 _OPERATIONS = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE"})

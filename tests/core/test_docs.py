@@ -284,7 +284,7 @@ def test_the_statistics_api_comes_out_as_it_is_told(use_tags: bool) -> None:
         assert f"`{line}`" in told
     for key in (key for section in body.values() for key in section if key != "import/all"):
         assert f"`{key}`" in told
-    for sample in ('c2c_otel_counter_total{key="import/points"} 12.0', 'c2c_otel_gauge{key="import/waiting"} 3.0'):
+    for sample in ('c2c_otel_events_total{key="import/points"} 12.0', 'c2c_otel_value{key="import/waiting"} 3.0'):
         assert sample in shown
         assert f"`{sample.split()[0]}`" in told
 

@@ -71,8 +71,8 @@ def test_gauges_below_zero_and_counters(c2c_telemetry: Captured) -> None:
     stats.increment_counter(["c"])
     stats.increment_counter(["c"], 41)
     assert c2c_telemetry.statsd == ["g:0|g", "g:-3|g", "g:2.5|g", "c:1|c", "c:41|c"]
-    assert c2c_telemetry.value("c2c_otel_gauge", key="g") == 2.5
-    assert c2c_telemetry.value("c2c_otel_counter_total", key="c") == 42
+    assert c2c_telemetry.value("c2c_otel_value", key="g") == 2.5
+    assert c2c_telemetry.value("c2c_otel_events_total", key="c") == 42
     assert c2c_telemetry.stats()["counters"] == {"c": 42}
 
 

@@ -259,7 +259,7 @@ def child():
     assert process.parts.publisher is not parents
 parents = process.parts.publisher
 fork(child)
-print(sample("jobs_total"), sample("active"), sample("observed_total"), sample("c2c_otel_counter_total"))
+print(sample("jobs_total"), sample("active"), sample("observed_total"), sample("c2c_otel_events_total"))
 """,
         STATSD_ADDRESS=udp_sink.address,
     )
@@ -324,7 +324,7 @@ for _ in range(10):
     fork(child)
 stop.set()
 [thread.join() for thread in threads]
-print(sample('c2c_otel_counter_total{key="child"}'))
+print(sample('c2c_otel_events_total{key="child"}'))
 """)
     assert done.stdout == "10.0\n"
 

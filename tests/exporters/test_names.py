@@ -128,8 +128,8 @@ def test_redis_has_both_names() -> None:
     ("namer", "metric", "kind"),
     [
         (names.timer, "c2c_otel.timer.duration", Kind.HISTOGRAM),
-        (names.counter, "c2c_otel.counter", Kind.COUNTER),
-        (names.gauge, "c2c_otel.gauge", Kind.GAUGE_LAST),
+        (names.counter, "c2c_otel.events", Kind.COUNTER),
+        (names.gauge, "c2c_otel.value", Kind.GAUGE_LAST),
     ],
 )
 def test_what_the_user_names(namer: object, metric: str, kind: Kind) -> None:

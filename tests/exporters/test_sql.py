@@ -314,3 +314,22 @@ def test_numbered_savepoints_and_cursors_are_data(statement: str, expected: str)
     assert sql.simplify(statement) == expected
     assert sql.describe(statement).query == expected
     assert not re.search(r"_\d", sql.describe(statement).text)
+
+
+@pytest.mark.parametrize(
+    "cast",
+    [
+        "INTEGER",
+        "VARCHAR",
+        "VARCHAR(20)",
+        "NUMERIC(10, 2)",
+        "TIMESTAMP WITHOUT TIME ZONE",
+        "DOUBLE PRECISION",
+        "INTEGER[]",
+    ],
+)
+def test_a_driver_that_casts_its_markers_gives_the_same_name(cast: str) -> None:
+    statement = "SELECT a FROM t WHERE x = %(x)s{} LIMIT %(n)s{}"
+    expected = simplify(statement.format("", ""))
+    assert expected == "SELECT FROM t WHERE x = ? LIMIT ?"
+    assert simplify(statement.format(f"::{cast}", f"::{cast}")) == expected

@@ -128,7 +128,7 @@ def test_prometheus_takes_every_name(run: Run, promtool: Callable[[str], tuple[i
     assert (code, set(lint.splitlines())) == (3, LINT)
     for text in TAG_VALUES:
         if text.isascii() and text.isprintable() and "\\" not in text and '"' not in text and "/" not in text:
-            assert metric(run.scrape, "c2c_otel_counter_total", key=f"count/{text}") == 2, text
+            assert metric(run.scrape, "c2c_otel_events_total", key=f"count/{text}") == 2, text
     assert metric(run.scrape, "http_server_request_duration_seconds_count", http_route="/route/3") == 1
 
 

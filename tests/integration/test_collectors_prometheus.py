@@ -87,8 +87,8 @@ def test_prometheus_scrapes_it(server: Gunicorn, prometheus: Prometheus) -> None
         assert 0 < seconds <= 10
         kinds = prometheus.query("count({__name__=~'.+',who='demo'}) by (__name__)")
         assert {labels["__name__"] for labels, _ in kinds} >= {
-            "c2c_otel_counter_total",
-            "c2c_otel_gauge",
+            "c2c_otel_events_total",
+            "c2c_otel_value",
             "c2c_otel_timer_duration_seconds_bucket",
             "db_client_operation_duration_seconds_sum",
             "demo_order_size_count",

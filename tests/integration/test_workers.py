@@ -139,7 +139,7 @@ def _check_metrics(final: dict[tuple[str, str], float], sent: list[Sent], killed
     counted = {
         int(labels.removeprefix('key="work/').rstrip('"')): number
         for (name, labels), number in final.items()
-        if name == "c2c_otel_counter_total" and labels.startswith('key="work/')
+        if name == "c2c_otel_events_total" and labels.startswith('key="work/')
     }
     assert set(counted.values()) == {1.0}
     assert answered <= counted.keys()

@@ -60,7 +60,7 @@ def test_the_arbiter_holds_nothing(
         killed = gunicorn.worker_pids()[0]
         gunicorn.kill_worker(killed)  # so that it has forked with others alive
         gunicorn.wait_for_workers(2, without=killed)
-        assert value(gunicorn, "c2c_otel_counter_total", key="job") == 10
+        assert value(gunicorn, "c2c_otel_events_total", key="job") == 10
         arbiter = Path(f"/proc/{gunicorn.arbiter_pid}")
         assert len(list((arbiter / "task").iterdir())) == 1
         held = [str(path.readlink()) for path in (arbiter / "fd").iterdir()]
@@ -85,7 +85,7 @@ def test_recycling_leaves_no_more_files(udp_sink: UdpSink, tmp_path: Path) -> No
             jobs += len(sent)
             seen |= pids_of(sent)
             most = max(most, len(metric_files(gunicorn)))
-        assert value(gunicorn, "c2c_otel_counter_total", key="job") == jobs
+        assert value(gunicorn, "c2c_otel_events_total", key="job") == jobs
         assert value(gunicorn, "http_server_request_duration_seconds_count", http_route="/job") == jobs
         assert most <= 14  # two workers and those that take over, five dead ones, archive, epoch, lock, one being made
         assert not watch.falls
@@ -103,7 +103,7 @@ def test_a_stopped_service_is_cleared_away_by_the_next_start(launcher: bool, tmp
         with Gunicorn(APP, "-w", "2", "--preload", env=env, launcher=launcher) as gunicorn:
             gunicorn.wait_for_workers(2)
             send(gunicorn, range(3), "/job")
-            assert value(gunicorn, "c2c_otel_counter_total", key="job") == 3  # a new run begins at 0
+            assert value(gunicorn, "c2c_otel_events_total", key="job") == 3  # a new run begins at 0
             [run] = runs.iterdir()
             assert run.name not in ended
             gunicorn.stop()
@@ -132,9 +132,9 @@ def test_gauges_of_the_living_and_sums_of_all(preload: tuple[str, ...]) -> None:
         sent = _until_all_have_answered(gunicorn, "/gauge/2")
         told = {pid: 2 * sum(one.answer["pid"] == pid for one in sent) for pid in pids_of(sent)}
         jobs = _until_all_have_answered(gunicorn, "/job")
-        assert value(gunicorn, "c2c_otel_gauge", key="depth") == 2
+        assert value(gunicorn, "c2c_otel_value", key="depth") == 2
         for pid in told:
-            assert value(gunicorn, "c2c_otel_gauge", key=f"depth/of/{pid}") == 2
+            assert value(gunicorn, "c2c_otel_value", key=f"depth/of/{pid}") == 2
         wait_until("the up-down counters", lambda: value(gunicorn, "jobs_open") == sum(told.values()))
         wait_until("the counters", lambda: _counted(gunicorn) == dict.fromkeys(SUMS, len(jobs)))
         seen = value(gunicorn, "jobs_seen_total")
@@ -144,7 +144,7 @@ def test_gauges_of_the_living_and_sums_of_all(preload: tuple[str, ...]) -> None:
         gunicorn.kill_worker(victim)
         gunicorn.wait_for_workers(3, without=victim)
         wait_until("the new one", lambda: value(gunicorn, "jobs_seen_total") == 4 * 7)
-        gauges = {dict(labels)["key"] for labels in series(gunicorn, "c2c_otel_gauge")}
+        gauges = {dict(labels)["key"] for labels in series(gunicorn, "c2c_otel_value")}
         assert gauges == {"depth", *(f"depth/of/{pid}" for pid in told if pid != victim)}
         assert value(gunicorn, "jobs_open") == sum(number for pid, number in told.items() if pid != victim)
         assert _counted(gunicorn) == dict.fromkeys(SUMS, len(jobs))
@@ -178,7 +178,7 @@ def test_without_a_place_to_share_each_process_tells_of_itself(tmp_path: Path) -
         own = {pid: sum(one.answer["pid"] == pid for one in sent) for pid in pids_of(sent)}
         for pid, texts in answering(gunicorn, log).items():
             growing, others = parse(texts[-1])
-            assert growing["c2c_otel_counter_total", 'key="job"'] == own[pid]
+            assert growing["c2c_otel_events_total", 'key="job"'] == own[pid]
             assert f"# These metrics are of process {pid} alone" in texts[-1]
             assert others["c2c_otel_metrics_unshared", ""] == 1
         warnings = [line for line in gunicorn.stderr.read_text().splitlines() if "not of all workers" in line]
@@ -194,12 +194,12 @@ def test_a_port_of_its_own_is_shared_by_the_workers() -> None:
         other = Gunicorn(APP)  # for its requests alone
         other.url = f"http://127.0.0.1:{port}"
         for _ in range(12):  # whoever of the three it is
-            assert value(other, "c2c_otel_counter_total", key="job") == 20
-        listening = subprocess.run(["cat", "/proc/net/tcp"], capture_output=True, text=True, check=True).stdout
-        assert len(re.findall(rf":{port:04X} 00000000:0000 0A", listening)) == 3
+            assert value(other, "c2c_otel_events_total", key="job") == 20
+        listening = re.compile(rf":{port:04X} 00000000:0000 0A")
+        wait_until("all workers", lambda: len(listening.findall(Path("/proc/net/tcp").read_text())) == 3)
         killed = gunicorn.worker_pids()[0]
         gunicorn.kill_worker(killed)
-        assert value(other, "c2c_otel_counter_total", key="job") == 20
+        assert value(other, "c2c_otel_events_total", key="job") == 20
 
 
 def test_collectors_that_do_not_resolve_are_warned_about_once() -> None:
@@ -307,13 +307,13 @@ def test_workers_of_another_account(named: bool, preload: tuple[str, ...], udp_s
         gunicorn.wait_for_workers(2)
         jobs = len(_until_all_have_answered(gunicorn, "/job"))
         udp_sink.wait_for(lambda lines: lines.count("job:1|c") == jobs)
-        assert value(gunicorn, "c2c_otel_counter_total", key="job") == jobs
+        assert value(gunicorn, "c2c_otel_events_total", key="job") == jobs
         for pid in gunicorn.worker_pids():
             assert Path(f"/proc/{pid}").stat().st_uid == account.pw_uid
         killed = gunicorn.worker_pids()[0]
         gunicorn.kill_worker(killed)
         gunicorn.wait_for_workers(2, without=killed)
-        assert value(gunicorn, "c2c_otel_counter_total", key="job") == jobs
+        assert value(gunicorn, "c2c_otel_events_total", key="job") == jobs
         assert b"# These metrics are of process" not in gunicorn.get("/metrics").body
         log = gunicorn._process.output()
         assert "not of all workers" not in log
