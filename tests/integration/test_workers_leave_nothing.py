@@ -77,7 +77,7 @@ def test_recycling_leaves_no_more_files(udp_sink: UdpSink, tmp_path: Path) -> No
     """At least 30 workers, two requests each."""
     log = tmp_path / "access.log"
     args = ("-w", "2", "--preload", "--max-requests", "2", *access_log(log))
-    with Gunicorn(APP, *args, env={"STATSD_ADDRESS": udp_sink.address}) as gunicorn, Watch(gunicorn) as watch:
+    with Gunicorn(APP, *args, env={"STATSD_ADDRESS": udp_sink.address}) as gunicorn, Watch(gunicorn, 0.4) as watch:
         seen: set[int] = set()
         jobs = most = 0
         while len(seen) < 30:

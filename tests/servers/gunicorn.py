@@ -168,11 +168,12 @@ class Gunicorn(Server):
 
     def hup(self) -> None:
         """Reload, and wait until every worker is a new one and one of them answers."""
-        old = set(self.worker_pids())
-        self._kill(self.arbiter_pid, signal.SIGHUP)
+        arbiter = self.arbiter_pid  # it writes its pid file anew
+        old = set(self.worker_pids(arbiter))
+        self._kill(arbiter, signal.SIGHUP)
 
         def replaced() -> bool:
-            pids = self.worker_pids()
+            pids = self.worker_pids(arbiter)
             return len(pids) == len(old) and not old & set(pids) and self._a_worker_answers()
 
         assert self._process is not None
