@@ -19,7 +19,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import sampling
-from opentelemetry.trace import SpanContext, TraceFlags, TraceState, propagation
+from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 __all__ = [
     "SPAN_KEY",
@@ -35,7 +35,7 @@ __all__ = [
     "static_decision",
 ]
 
-SPAN_KEY: str = getattr(propagation, "_SPAN_KEY", "")
+SPAN_KEY: str = next(iter(trace_api.set_span_in_context(trace_api.INVALID_SPAN, Context())))
 """Under which the current span stands in a `Context`."""
 
 _READABLE = {

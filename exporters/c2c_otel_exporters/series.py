@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import fsum
+from math import fsum, nextafter
 from operator import add
 from typing import NamedTuple
 
@@ -128,7 +128,8 @@ class Totals:
 
     Counters and the sums of distributions are added exactly and rounded once: the order of the sources, which
     changes with each process that ends, must not make a total fall by its last bit. Prometheus would take that for
-    a counter that began anew.
+    a counter that began anew. The archive keeps a sum in two doubles, so it is exact where all bits of the parts
+    span at most 106: seconds from a nanosecond to a year do.
     """
 
     def __init__(self, epoch: float) -> None:
@@ -241,7 +242,10 @@ def exact_sum(parts: Sequence[float]) -> tuple[float, float]:
         return parts[0], 0.0
     try:
         total = fsum(parts)
-        return total, fsum((*parts, -total))
+        lost = fsum((*parts, -total))
+        if total + lost != total:  # half of the last bit, by rounding: both must add up to what is shown
+            lost = nextafter(lost, 0.0)
+        return total, lost
     except (OverflowError, ValueError):  # more than a double holds, or infinities of both signs
         return sum(parts), 0.0
 
