@@ -164,7 +164,8 @@ class Gunicorn(Server):
         """Send a signal (SIGKILL: no goodbye) to a worker and wait until the process has gone."""
         assert pid in self.worker_pids(), f"{pid} is not a worker: {self.worker_pids()}"
         self._kill(pid, number)
-        wait_until(f"the end of {pid}", lambda: pid not in self.processes())
+        # of a process with threads, the first may be a zombie while others still hold its sockets
+        wait_until(f"the end of {pid}", lambda: not Path(f"/proc/{pid}").exists())
 
     def hup(self) -> None:
         """Reload, and wait until every worker is a new one and one of them answers."""
