@@ -8,6 +8,7 @@ pinned. `missing` looks at each of them when a tracer provider is made: with one
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - see _FORK
 import functools
 from collections.abc import Callable
 from contextvars import Token
@@ -34,6 +35,11 @@ __all__ = [
     "parent_rules",
     "static_decision",
 ]
+
+_FORK = """
+The SDK's providers use concurrent.futures.thread in a forked child, from a handler that they register when they are
+made. That module has a handler too, which gives its lock back; and handlers run in the order in which they were
+registered. Imported after a provider was made, it would let every child wait for ever."""
 
 SPAN_KEY: str = next(iter(trace_api.set_span_in_context(trace_api.INVALID_SPAN, Context())))
 """Under which the current span stands in a `Context`."""

@@ -6,6 +6,8 @@ Exit codes: 0; 2 for a usage error or a setting that cannot be used (its message
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,10 +24,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
-        return run(options)
+        status = run(options)
+        if sys.stdout is not None:  # as it is where a shell has closed it
+            sys.stdout.flush()
+        return status
     except ConfigurationError as error:
         print(f"c2c-otel: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever reads has seen enough; the interpreter flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,13 +68,32 @@ def _config(options: argparse.Namespace) -> int:
 
 
 def _ini(path: Path, section: str) -> dict[str, Any]:
+    """What the application would be given. Nothing of it is imported, so that it need not be installed here."""
+    import plaster
+
     from c2c_otel.loader import Loader
 
     if not path.is_file():
         raise ConfigurationError("--ini", str(path), "an ini file that can be read")
-    import plaster
+    try:
+        loader = Loader(plaster.PlasterURL("c2c", str(path)))
+        found: dict[str, Any] = dict(loader.get_settings(f"app:{section}"))
+    except Exception as error:  # of the parser
+        why = f"{type(error).__name__}: {error}".replace("\n", " ")
+        raise ConfigurationError("--ini", str(path), "an ini file", why) from None
+    if not found:
+        raise ConfigurationError("--section", section, f"an [app:...] in {path}")
+    scheme, separator, rest = found.get("use", "").partition(":")
+    if not separator and scheme:
+        return _ini(path, scheme) | found
+    if scheme == "config":
+        base, _, name = rest.partition("#")
+        return _ini(path.parent / base, name or "main") | found
+    return found
 
-    return dict(Loader(plaster.parse_uri(f"c2c://{path}")).get_wsgi_app_settings(section))
+
+_USER = re.compile(r"://[^/\s@]+@")
+"""The user and password of a URL, which may be in any setting."""
 
 
 def _shown(value: Any) -> str:
@@ -74,8 +101,12 @@ def _shown(value: Any) -> str:
         return "-"
     if isinstance(value, bool):
         return "on" if value else "off"
+    return _USER.sub("://***@", _text(value))
+
+
+def _text(value: Any) -> str:
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return ",".join(value)
+        return ",".join(value) or "-"
     if hasattr(value, "items"):
         return ",".join(f"{k}={v}" for k, v in value.items()) or "-"
     return str(value)
@@ -85,9 +116,9 @@ _INTRODUCTION = """\
 # Settings
 
 An environment variable counts where it is set and not empty, else the key in the application's ini section, else the
-default. Flags are on for `1`, `true`, `yes`, `on` and off for `0`, `false`, `no`, `off`. A value that cannot be used ends
-the start with a message that names it. `c2c-otel config` prints what a process would run with. A `*` stands for any
-name. The standard variables of OpenTelemetry that are not in the table do what they do with any OpenTelemetry SDK.
+default. Flags are on for `1`, `true`, `yes`, `on` and off for `0`, `false`, `no`, `off`. A value that cannot be used
+ends the start with a message that names it. `c2c-otel config` prints what a process would run with. A `*` stands for
+any name. The standard variables of OpenTelemetry that are not in the table do what they do with any OpenTelemetry SDK.
 
 This page is made by `make docs`.
 """

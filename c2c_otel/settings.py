@@ -385,7 +385,13 @@ class Settings:
         "C2C_REDIS_DB", "c2c.redis_db", _natural, None, "Database number behind sentinels.", planned=True
     )
     redis_options: str | None = _row(
-        "C2C_REDIS_OPTIONS", "c2c.redis_options", _text, None, "Client options, key=value,...", planned=True
+        "C2C_REDIS_OPTIONS",
+        "c2c.redis_options",
+        _text,
+        None,
+        "Client options, key=value,...",
+        secret=True,  # password=... may be one
+        planned=True,
     )
     broadcast_prefix: str = _row(
         "C2C_BROADCAST_PREFIX",

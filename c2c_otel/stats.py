@@ -8,9 +8,9 @@ Each timer is a span too. What is recorded reaches statsd, Prometheus and stats.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
@@ -37,14 +37,14 @@ class Timer:
         self._key = key
         self._tags = tags
         self._span: Span = telemetry.get().tracer(_SCOPE).start_span(_span_name(key))
-        self._start = time.perf_counter()
+        self._start = perf_counter()
 
     def stop(self, key_final: Key | None = None, tags_final: Tags = None) -> float:
         """Record under ``key_final`` and ``tags_final`` where given, else under what the timer was made with.
 
         Returns the seconds since the timer was made. Raises ValueError where there is no key at all.
         """
-        seconds = time.perf_counter() - self._start
+        seconds = perf_counter() - self._start
         key = self._key if key_final is None else key_final
         tags = self._tags if tags_final is None else tags_final
         if key is None:
@@ -66,7 +66,7 @@ def timer_context(key: Key, tags: Tags = None) -> Generator[None, None, None]:
     _check(key)
     with _timed(key) as (span, start):
         yield
-        _record(span, key, tags, time.perf_counter() - start)
+        _record(span, key, tags, perf_counter() - start)
 
 
 @contextmanager
@@ -78,9 +78,9 @@ def outcome_timer_context(key: Key, tags: Tags = None) -> Generator[None, None, 
         try:
             yield
         except Exception:
-            _record(span, *_outcome(key, tags, success=False), time.perf_counter() - start)
+            _record(span, *_outcome(key, tags, success=False), perf_counter() - start)
             raise
-        _record(span, *_outcome(key, tags, success=True), time.perf_counter() - start)
+        _record(span, *_outcome(key, tags, success=True), perf_counter() - start)
 
 
 def increment_counter(key: Key, increment: float = 1, tags: Tags = None) -> None:
@@ -99,7 +99,7 @@ def set_gauge(key: Key, value: float, tags: Tags = None) -> None:
 def _timed(key: Key) -> Generator[tuple[Span, float], None, None]:
     span = telemetry.get().tracer(_SCOPE).start_span(_span_name(key))
     with trace.use_span(span, end_on_exit=True):
-        yield span, time.perf_counter()
+        yield span, perf_counter()
 
 
 def _record(span: Span, key: Key, tags: Tags, seconds: float) -> None:

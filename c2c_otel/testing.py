@@ -7,29 +7,91 @@
         assert c2c_telemetry.value("http_server_request_duration_seconds_count", http_route="/hello") == 1
 
 Or ``with capture() as captured:`` without pytest. Nothing leaves the process and no thread is started.
+
+With ``capture(deterministic=True)`` trace and span ids count from 1, and time passes when the test says so:
+
+    captured.clock.advance(1.5)                      # in what is timed
+    assert captured.statsd == ["import:1500|ms"]
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator
 from prometheus_client.parser import text_string_to_metric_families
 
-from c2c_otel import telemetry
+from c2c_otel import telemetry, tracing
 from c2c_otel.pyramid_logging import log_context
 from c2c_otel.settings import Settings
 from c2c_otel_exporters import log_lines, prometheus, stats_json
 
-__all__ = ["Captured", "Tree", "capture"]
+__all__ = ["Captured", "Clock", "CountingIds", "Tree", "capture"]
 
 Tree = list[tuple[str, "Tree"]]
 """Span names with the trees of their children, in the order in which they started."""
+
+
+class Clock:
+    """The time of a deterministic capture, in our own modules: it begins at 1,000,000,000 s, and each look at it takes
+    a microsecond, so that what starts later is later. Modules of ours that are imported meanwhile have the real one."""
+
+    def __init__(self) -> None:
+        self._nanoseconds = 10**18
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._nanoseconds += round(seconds * 1e9)
+
+    def time_ns(self) -> int:
+        """Stands for `time.time_ns` and `time.perf_counter_ns`."""
+        self._nanoseconds += 1_000
+        return self._nanoseconds
+
+    def perf_counter(self) -> float:
+        """Stands for `time.perf_counter`."""
+        return (self.time_ns() - 10**18) / 1e9
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Let our modules look at this clock until the block ends."""
+        ours = {time.time_ns: self.time_ns, time.perf_counter_ns: self.time_ns, time.perf_counter: self.perf_counter}
+        replaced = []
+        for module_name, module in list(sys.modules.items()):
+            if module_name.startswith("c2c_otel."):
+                for name in ("time_ns", "perf_counter_ns", "perf_counter"):
+                    real = vars(module).get(name)
+                    if real in ours:
+                        replaced.append((module, name, real))
+                        setattr(module, name, ours[real])
+        try:
+            yield
+        finally:
+            for module, name, real in replaced:
+                setattr(module, name, real)
+
+
+class CountingIds(IdGenerator):
+    """Trace ids and span ids: 1, 2, 3."""
+
+    def __init__(self) -> None:
+        self._traces = itertools.count(1)
+        self._spans = itertools.count(1)
+
+    def generate_trace_id(self) -> int:
+        return next(self._traces)
+
+    def generate_span_id(self) -> int:
+        return next(self._spans)
 
 
 class _Lines:
@@ -59,6 +121,9 @@ class _Records(logging.Handler):
 
 class Captured:
     """What was recorded since the capture began."""
+
+    clock: Clock
+    """The time of a deterministic capture."""
 
     def __init__(
         self, owner: telemetry.Telemetry, exporter: InMemorySpanExporter, lines: _Lines, logs: _Records
@@ -138,15 +203,32 @@ class Captured:
 
 
 @contextmanager
-def capture(settings: Settings | None = None) -> Iterator[Captured]:
+def capture(settings: Settings | None = None, *, deterministic: bool = False) -> Iterator[Captured]:
     """Record this process's telemetry in memory until the block ends. ``settings``: instead of the defaults; the
-    environment is not read. Raises RuntimeError inside another capture."""
+    environment is not read. ``deterministic``: ids that count, and a `Clock` that the test moves. The spans of a
+    `TracerProvider` that the application has set are seen too; their ids are its own. Raises RuntimeError inside
+    another capture."""
     owner = telemetry.get()
     exporter, lines, logs = InMemorySpanExporter(), _Lines(), _Records()
     root = logging.getLogger()
     with owner.captured(settings or Settings(stats_view=True), lines, [SimpleSpanProcessor(exporter)]):
+        captured = Captured(owner, exporter, lines, logs)
         root.addHandler(logs)
         try:
-            yield Captured(owner, exporter, lines, logs)
+            with _deterministic(owner, captured) if deterministic else nullcontext():
+                yield captured
         finally:
             root.removeHandler(logs)
+
+
+@contextmanager
+def _deterministic(owner: telemetry.Telemetry, captured: Captured) -> Iterator[None]:
+    provider = owner.tracer_provider
+    captured.clock = Clock()
+    ids = provider.number(CountingIds()) if isinstance(provider, tracing.TracerProvider) else None
+    try:
+        with captured.clock.installed():
+            yield
+    finally:
+        if ids is not None and isinstance(provider, tracing.TracerProvider):
+            provider.number(ids)

@@ -382,6 +382,15 @@ class TracerProvider(sdk.TracerProvider):
         self._tracers_lock = threading.Lock()
         self._active_span_processor._lock = threading.Lock()
 
+    def number(self, ids: IdGenerator) -> IdGenerator:
+        """Let these ids be given from now on; returns who gave them before."""
+        with self._tracers_lock:
+            before: IdGenerator = self.id_generator
+            self.id_generator = ids  # type: ignore[assignment] # the SDK infers the class of its default
+            for tracer in self._tracers.values():
+                tracer.id_generator = ids
+        return before
+
     def renew(self, resource: Resource, processors: Sequence[SpanProcessor]) -> None:
         """Give this process its own resource and processors, in the place of those of an earlier call (which, after
         a fork, are the parent's and must not be shut down). Processors that others added stay."""

@@ -141,4 +141,4 @@ def test_only_the_settings_read_the_environment() -> None:
         for path in (root / folder).rglob("*.py")
         if "os.environ" in path.read_text() or "os.getenv" in path.read_text()
     }
-    assert readers == {"settings.py"}
+    assert readers == {"settings.py", "sitecustomize.py"}, "the latter runs where ours may not be installed"

@@ -453,3 +453,13 @@ def test_no_sampler_loses_a_measurement(
     lines = udp_sink.wait_for(2)
     assert sorted(line.partition(":")[0] for line in lines) == ["render.GET.home.200", "route.GET.home.200"]
     assert len(otlp_receiver.spans) == exported
+
+
+def test_children_live_where_a_thread_pool_was_imported_after_the_include(run: Run) -> None:
+    """The SDK's own handler of forks takes a lock that is only given back after it, for ever."""
+    run("""
+process.install()
+import concurrent.futures.thread
+process.start()
+fork(lambda: stats.increment_counter(["n"]))
+""")
