@@ -1,0 +1,206 @@
+"""One measurement reaches statsd, the store and stats.json; none of them can break who measures."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from c2c_otel_exporters import guard, names, sink
+from c2c_otel_exporters.model import Kind
+from c2c_otel_exporters.null_sink import NULL_SINK
+from c2c_otel_exporters.sink import Sink
+from c2c_otel_exporters.statsd import Names
+from c2c_otel_exporters.store import Store
+
+
+class Sender:
+    """A statsd sender that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.send = self.lines.append
+
+
+class Made:
+    """A sink with what it writes to."""
+
+    def __init__(self, *, use_tags: bool = False, stats: bool = True, max_series: int = 2000) -> None:
+        self.sender: Any = Sender()
+        self.store = Store(None, max_series)
+        self.sink = Sink(self.store, Names("", use_tags, {}), self.sender, stats=stats)
+
+    def values(self, kind: Kind) -> dict[str, tuple[float, ...]]:
+        """What the store has of a kind: metric name and label values -> its numbers."""
+        return {
+            " ".join([family.metric.name, *(value for _, value in labels)]): tuple(sample.values)
+            for family in self.store.families()
+            if family.metric.kind is kind
+            for labels, sample in family.series.items()
+        }
+
+
+@pytest.fixture(autouse=True)
+def clean_guard() -> Iterator[None]:
+    guard.reset()
+    yield
+    guard.strict(None)
+    guard.reset()
+
+
+def span(trace_id: int, *, sampled: bool = True) -> NonRecordingSpan:
+    return NonRecordingSpan(SpanContext(trace_id, 7, False, TraceFlags(sampled)))
+
+
+def test_a_timer_reaches_all_three() -> None:
+    made = Made()
+    made.sink.timer(names.timer, ("a", "b"), (("x", "1"),)).observe(0.012)
+    assert made.sender.lines == ["a.b:12|ms|#x:1"]
+    assert list(made.values(Kind.STAT_TIMER)) == ["stats.timers a/b/x=1"]
+    (numbers,) = made.values(Kind.HISTOGRAM).values()
+    assert sum(numbers[:-1]) == 1
+    assert numbers[-1] == pytest.approx(0.012)
+
+
+def test_without_stats_json_there_are_no_entries_for_it() -> None:
+    made = Made(stats=False)
+    made.sink.counter(names.counter, ("n",), ()).add()
+    assert made.values(Kind.STAT_COUNTER) == {}
+    assert made.sender.lines == ["n:1|c"]
+
+
+def test_without_statsd_the_store_still_counts() -> None:
+    store = Store(None)
+    Sink(store, Names("", False, {})).counter(names.counter, ("n",), ()).add(3)
+    assert [sample.values[0] for family in store.families() for sample in family.series.values()] == [3]
+
+
+def test_what_is_named_once_is_not_named_again() -> None:
+    made, calls = Made(), []
+
+    def namer(key: tuple[str, ...], tags: Any) -> names.Series:
+        calls.append(key)
+        return names.counter(key, tags)
+
+    first = made.sink.counter(namer, ("n",), ())
+    assert made.sink.counter(namer, ("n",), ()) is first
+    assert calls == [("n",)]
+
+
+def test_an_event_with_two_names_has_two_lines() -> None:
+    made = Made()
+    made.sink.timer(names.redis, "GET", True, "0", "localhost", 6379, None).observe(0.001)
+    assert sorted(made.sender.lines) == ["redis.GET.success:1|ms", "redis.GET:1|ms"]
+    assert sum(sum(numbers[:-1]) for numbers in made.values(Kind.HISTOGRAM).values()) == 1
+
+
+def test_a_negative_increment_is_for_statsd_and_stats_json() -> None:
+    guard.strict(False)
+    made = Made()
+    counter = made.sink.counter(names.counter, ("n",), ())
+    counter.add(5)
+    counter.add(-2)
+    assert made.sender.lines == ["n:5|c", "n:-2|c"]
+    assert made.values(Kind.COUNTER) == {"c2c_otel.events n": (5.0,)}
+    assert made.values(Kind.STAT_COUNTER)["stats.counters n"][-1] == 3
+    assert guard.tally["dropped.metrics.counter"] == 1
+
+
+@given(st.sampled_from([math.nan, math.inf, -math.inf]))
+def test_what_is_no_number_changes_nothing(value: float) -> None:
+    guard.strict(False)
+    made = Made()
+    made.sink.counter(names.counter, ("n",), ()).add(value)
+    made.sink.gauge(names.gauge, ("g",), ()).set(value)
+    assert made.sender.lines == []
+    assert made.values(Kind.COUNTER) in ({}, {"c2c_otel.events n": (0.0,)})
+
+
+@pytest.mark.parametrize("value", ["text", None, object()])
+def test_what_cannot_be_counted_is_not_the_applications_problem(value: Any) -> None:
+    guard.strict(False)
+    made = Made()
+    made.sink.counter(names.counter, ("n",), ()).add(value)
+    made.sink.gauge(names.gauge, ("g",), ()).set(value)
+    made.sink.timer(names.timer, ("t",), ()).observe(value)
+    assert guard.tally["dropped.statsd.values"] == 2
+    assert guard.tally["failed.sink.timer"] == 1
+    assert made.sender.lines == []
+
+
+def test_an_exemplar_is_a_sampled_trace_and_one_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1_000.0]
+    monkeypatch.setattr(sink, "time", lambda: now[0])
+    made = Made()
+    timer = made.sink.timer(names.timer, ("t",), ())
+    timer.observe(0.01, span(1, sampled=False))
+    timer.observe(0.01, span(2))
+    timer.observe(0.01, span(3))
+    assert exemplars(made) == {2}
+    now[0] += 1.5
+    timer.observe(0.01, span(4))
+    assert exemplars(made) == {4}
+
+
+def exemplars(made: Made) -> set[int]:
+    return {
+        sample.exemplar.trace_id
+        for family in made.store.families()
+        for sample in family.series.values()
+        if sample.exemplar is not None
+    }
+
+
+def test_endless_names_take_so_much_memory_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink, "_REMEMBERED", 50)
+    made = Made(max_series=10)
+    for number in range(300):
+        made.sink.counter(names.counter, (f"n{number}",), ()).add()
+    assert len(made.sink._counters) == 50
+    assert len(made.sender.lines) == 300, "statsd has no limit"
+    counters = made.values(Kind.COUNTER)
+    assert len(counters) == 11
+    assert sum(numbers[0] for numbers in counters.values()) == 300
+    stats = made.values(Kind.STAT_COUNTER)
+    assert len(stats) == 11
+    assert sum(numbers[-1] for numbers in stats.values()) == 300
+
+
+def test_threads_lose_nothing() -> None:
+    made = Made()
+
+    def work() -> None:
+        for number in range(1_000):
+            made.sink.counter(names.counter, (f"n{number % 7}",), ()).add()
+            made.sink.timer(names.timer, ("t",), ()).observe(0.001)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(numbers[0] for numbers in made.values(Kind.COUNTER).values()) == 4_000
+    (histogram,) = made.values(Kind.HISTOGRAM).values()
+    assert sum(histogram[:-1]) == 4_000
+    assert len(made.sender.lines) == 8_000
+
+
+def test_what_is_measured_after_the_end_is_lost_in_silence() -> None:
+    made = Made()
+    counter = made.sink.counter(names.counter, ("n",), ())
+    made.store.close()
+    counter.add()
+    made.sink.counter(names.counter, ("new",), ()).add()
+    assert guard.tally == {}
+
+
+def test_the_null_sink_takes_everything() -> None:
+    NULL_SINK.timer(names.timer, ("t",), ()).observe(1, span(1))
+    NULL_SINK.counter(names.counter, ("n",), ()).add()
+    NULL_SINK.gauge(names.gauge, ("g",), ()).set(1)
