@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.servers.find import ROOT
-from tests.servers.process import Process, Server, Unavailable, free_port, wait_until
+from tests.servers.process import NotReady, Process, Server, Unavailable, free_port, wait_until
 
 __all__ = ["Answer", "Gunicorn"]
 
@@ -100,7 +100,13 @@ class Gunicorn(Server):
         if not self._process.alive() and old:  # an upgrade has outlived the process that was started
             self._kill(old, signal.SIGTERM)
         try:
-            wait_until("the arbiters' end", lambda: not self.processes(), 15)
+            try:
+                wait_until("the arbiters' end", lambda: not self.processes(), 5)
+            except NotReady:
+                # a worker that was just forked has taken SIGTERM for one to the arbiter, whose handler it still had
+                for pid in self.processes():
+                    self._kill(pid, signal.SIGTERM)
+                wait_until("the arbiters' end", lambda: not self.processes(), 15)
         finally:
             self._process.stop(timeout=0.1)
 
