@@ -80,6 +80,9 @@ def instrument(settings: Settings, *, whole_process: bool) -> None:
         if name not in _hooked:
             _hooked.add(name)
             _instrument_later(name)
+    if settings.sql_request_id and "sqlalchemy" not in _hooked and "sql_request_id" not in _hooked:
+        _hooked.add("sql_request_id")
+        wrapt.register_post_import_hook(_give_request_ids, "sqlalchemy")
     if "gunicorn" not in _hooked:
         _hooked.add("gunicorn")
         wrapt.register_post_import_hook(_wrap_worker, "gunicorn.workers.base")
@@ -118,6 +121,16 @@ def _instrument_now(name: str, module: str, cls: str) -> None:
         ours.__base__._is_instrumented_by_opentelemetry = True
     except Exception:
         guard.failed(f"instrument.{cls}")
+
+
+def _give_request_ids(_module: Any) -> None:
+    """The request id in PostgreSQL's log, where the instrumentor, which sees to it, is turned off."""
+    try:
+        from c2c_otel import sql_request_id
+
+        sql_request_id.install()
+    except Exception:
+        guard.failed("instrument.sql_request_id")
 
 
 def _wrap_worker(module: Any) -> None:

@@ -195,3 +195,21 @@ Request.blank("/metrics").get_response(app).body
 print(telemetry.get().started)
 """
     assert launch(sys.executable, "-c", code).stdout == "False\nTrue\n"
+
+
+@pytest.mark.parametrize("launcher", [True, False])
+@pytest.mark.parametrize("off", ["", "sqlalchemy"])
+def test_postgresql_is_told_the_request_id_whether_or_not_sqlalchemy_is_instrumented(
+    launch: Launch, launcher: bool, off: str
+) -> None:
+    code = """
+from pyramid.config import Configurator
+config = Configurator()
+config.include("c2c_otel")
+from sqlalchemy.engine import Connection
+print([hasattr(getattr(Connection, name), "__wrapped__") for name in ("_begin_impl", "_exec_single_context")])
+"""
+    program = ["c2c-otel-instrument"] if launcher else []
+    environ = {"OTEL_PYTHON_DISABLED_INSTRUMENTATIONS": off, "C2C_SQL_REQUEST_ID": "1"}
+    done = launch(*program, sys.executable, "-c", code, **environ)
+    assert (done.stdout, done.stderr) == (f"[True, {not off}]\n", "")
