@@ -19,7 +19,7 @@ from opentelemetry.metrics import ObservableCounter
 from opentelemetry.sdk import metrics as sdk
 from opentelemetry.sdk.metrics._internal.measurement_consumer import SynchronousMeasurementConsumer
 from opentelemetry.sdk.metrics._internal.metric_reader_storage import MetricReaderStorage
-from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 from opentelemetry.sdk.resources import Resource
 
 from c2c_otel_exporters.otel_reader import StoreReader
@@ -36,6 +36,14 @@ class _Consumer(SynchronousMeasurementConsumer):
         if not self._reader_storages:
             self._nobody_reads()
         super().consume_measurement(measurement)
+
+    def collect(self, metric_reader: MetricReader, timeout_millis: float = 10_000) -> MetricsData | None:
+        try:
+            return super().collect(metric_reader, timeout_millis)
+        except KeyError:
+            if metric_reader in self._reader_storages:
+                raise
+            return None  # it was replaced, maybe meanwhile
 
 
 class MeterProvider(sdk.MeterProvider):

@@ -28,8 +28,9 @@ def pytest_unconfigure() -> None:
 
 @pytest.fixture
 def c2c_telemetry() -> Iterator[Captured]:
-    """The telemetry of this test alone, in memory: spans, statsd lines, metrics, log lines."""
+    """The telemetry of this test alone, in memory: spans, statsd lines, metrics, log lines. Deterministic: ids count
+    from 1, and what is timed takes as long as ``c2c_telemetry.clock.advance(seconds)`` says."""
     from c2c_otel.testing import capture
 
-    with capture() as captured:
+    with capture(deterministic=True) as captured:
         yield captured

@@ -86,13 +86,19 @@ def outcome_timer_context(key: Key, tags: Tags = None) -> Generator[None, None, 
 def increment_counter(key: Key, increment: float = 1, tags: Tags = None) -> None:
     """Count. Prometheus counters cannot fall: a negative increment reaches statsd and stats.json alone."""
     _check(key)
-    telemetry.get().sink.counter(names.counter, _parts(key), _pairs(tags)).add(increment)
+    try:
+        telemetry.get().sink.counter(names.counter, _parts(key), _pairs(tags)).add(increment)
+    except Exception:
+        guard.failed("stats.counter")
 
 
 def set_gauge(key: Key, value: float, tags: Tags = None) -> None:
     """Say what the value is now. Of several workers, the latest counts."""
     _check(key)
-    telemetry.get().sink.gauge(names.gauge, _parts(key), _pairs(tags)).set(value)
+    try:
+        telemetry.get().sink.gauge(names.gauge, _parts(key), _pairs(tags)).set(value)
+    except Exception:
+        guard.failed("stats.gauge")
 
 
 @contextmanager

@@ -8,10 +8,11 @@
 
 Or ``with capture() as captured:`` without pytest. Nothing leaves the process and no thread is started.
 
-With ``capture(deterministic=True)`` trace and span ids count from 1, and time passes when the test says so:
+In the fixture, and with ``capture(deterministic=True)``, trace and span ids count from 1, and time passes when the test
+says so:
 
-    captured.clock.advance(1.5)                      # in what is timed
-    assert captured.statsd == ["import:1500|ms"]
+    c2c_telemetry.clock.advance(1.5)                 # in what is timed
+    assert c2c_telemetry.statsd == ["import:1500|ms"]
 """
 
 from __future__ import annotations

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+
+import pytest
+
 from tests.servers.account import account_for
 from tests.servers.fixtures import (
     chromium,
@@ -31,3 +36,15 @@ __all__ = [
 ]
 
 pytest_configure = account_for
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """What a test started or counted does not reach the next one."""
+    yield
+    telemetry, guard = (sys.modules.get(name) for name in ("c2c_otel.telemetry", "c2c_otel_exporters.guard"))
+    if telemetry is not None and telemetry.get().started:
+        telemetry.get().shutdown()
+        telemetry.get()._renew()
+    if guard is not None:
+        guard.reset()

@@ -16,6 +16,8 @@ Launch = Callable[..., subprocess.CompletedProcess[str]]
 _LIBRARIES = """
 import pyramid.config, redis, requests, sqlalchemy
 from pyramid.request import Request
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from c2c_otel.testing import capture
 config = pyramid.config.Configurator()
 config.add_route("home", "/")
@@ -30,7 +32,7 @@ with capture() as captured:
     except OSError:
         pass
     try:
-        redis.Redis(port=1).get("x")
+        redis.Redis(port=1, retry=Retry(NoBackoff(), 0)).get("x")
     except redis.ConnectionError:
         pass
     names = [name for name in captured.statsd_names()]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
+from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry import trace
 from opentelemetry.trace import StatusCode
 
-from c2c_otel import stats, testing
+from c2c_otel import stats, telemetry, testing
 from c2c_otel.settings import Settings
 from c2c_otel.testing import Captured
 from c2c_otel_exporters import guard
@@ -23,7 +27,7 @@ def test_a_timer_that_is_stopped_with_its_final_key(c2c_telemetry: Captured) -> 
     assert dict(c2c_telemetry.span("done.late").attributes or {}) == {"n": "2"}
 
 
-def test_a_timer_without_any_key_says_so() -> None:
+def test_a_timer_without_any_key_says_so(c2c_telemetry: Captured) -> None:
     with pytest.raises(ValueError, match=r"stop\(key_final\)"):
         stats.timer().stop()
 
@@ -51,7 +55,7 @@ def test_outcomes_are_part_of_the_key(c2c_telemetry: Captured) -> None:
 
 
 def test_outcomes_are_tags_where_tags_are_used() -> None:
-    with testing.capture(Settings(statsd_use_tags=True)) as captured:
+    with testing.capture(Settings(statsd_use_tags=True), deterministic=True) as captured:
         with stats.outcome_timer_context(["job"]):
             pass
         with pytest.raises(KeyError), stats.outcome_timer_context(["job"], {"a": "b"}):
@@ -105,3 +109,90 @@ def test_the_arbiter_of_a_fork_does_not_count_for_its_child(c2c_telemetry: Captu
         os._exit(0)
     os.waitpid(pid, 0)
     assert os.read(read, 10) == b"False"
+
+
+def test_parts_and_tags_may_be_anything(c2c_telemetry: Captured) -> None:
+    stats.increment_counter(["a", 1, None, 2.5, b"x"], tags={1: None, "t": [1, 2]})
+    assert c2c_telemetry.statsd == ["a.1.None.2_5.b_x_:1|c|#1:None,t:[1_ 2]"]
+
+
+@pytest.mark.parametrize("raised", [GeneratorExit, KeyboardInterrupt, SystemExit])
+def test_who_is_interrupted_has_neither_succeeded_nor_failed(
+    c2c_telemetry: Captured, raised: type[BaseException]
+) -> None:
+    with pytest.raises(raised), stats.outcome_timer_context(["job"]):
+        raise raised
+    assert c2c_telemetry.statsd == []
+    assert c2c_telemetry.span("job").status.status_code is not StatusCode.ERROR
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+def test_a_generator_that_is_not_finished_leaves_no_span_behind(c2c_telemetry: Captured) -> None:
+    def rows() -> Iterator[int]:
+        with stats.timer_context(["rows"]):
+            yield from range(3)
+
+    generator = rows()
+    next(generator)
+    generator.close()
+    assert not trace.get_current_span().get_span_context().is_valid
+    assert list(rows()) == [0, 1, 2]
+    assert c2c_telemetry.statsd_names() == ["rows"]
+    assert [span.name for span in c2c_telemetry.spans] == ["rows", "rows"]
+
+
+def test_coroutines_have_their_own_timers(c2c_telemetry: Captured) -> None:
+    async def work(name: str) -> None:
+        with stats.timer_context([name]):
+            await asyncio.sleep(0)
+            with stats.timer_context([name, "inner"]):
+                await asyncio.sleep(0)
+
+    async def both() -> None:
+        await asyncio.gather(work("a"), work("b"))
+
+    asyncio.run(both())
+    assert c2c_telemetry.tree() == [("a", [("a.inner", [])]), ("b", [("b.inner", [])])]
+
+
+def test_the_contexts_decorate_functions(c2c_telemetry: Captured) -> None:
+    @stats.timer_context(["f"])
+    def function() -> int:
+        return 1
+
+    assert (function(), function()) == (1, 1)
+    assert c2c_telemetry.statsd_names() == ["f", "f"]
+
+
+def test_decrements_reach_statsd_and_stats_json(c2c_telemetry: Captured) -> None:
+    guard.strict(False)
+    try:
+        stats.increment_counter(["n"], 5)
+        stats.increment_counter(["n"], -2)
+    finally:
+        guard.strict(None)
+    assert c2c_telemetry.statsd == ["n:5|c", "n:-2|c"]
+    assert c2c_telemetry.stats()["counters"] == {"n": 3}
+
+
+def test_what_our_own_code_cannot_count_is_not_the_applications_problem(
+    c2c_telemetry: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr(telemetry.get(), "sink", SimpleNamespace(timer=broken, counter=broken, gauge=broken))
+    guard.strict(False)
+    try:
+        stats.increment_counter(["n"])
+        stats.set_gauge(["g"], 1)
+        stats.timer(["t"]).stop()
+    finally:
+        guard.strict(None)
+    assert {place for place in guard.tally if place.startswith("failed.stats")} == {
+        "failed.stats.counter",
+        "failed.stats.gauge",
+        "failed.stats.timer",
+    }
+    with pytest.raises(OSError, match="no"):
+        stats.increment_counter(["n"])

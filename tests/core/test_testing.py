@@ -16,7 +16,7 @@ from c2c_otel.testing import Captured
 
 
 def test_a_timer_is_seen_by_every_exporter() -> None:
-    with testing.capture(Settings(statsd_prefix="pre", stats_view=True)) as captured:
+    with testing.capture(Settings(statsd_prefix="pre", stats_view=True), deterministic=True) as captured:
         with stats.timer_context(["a", "b/c"], {"x": 1}):
             pass
         assert captured.tree() == [("a.b/c", [])]
@@ -178,3 +178,14 @@ with capture() as captured:
 print(captured.statsd)
 """)
     assert (done.stdout, done.stderr) == ("['g:2|g']\n", "")
+
+
+def test_a_reader_that_is_replaced_while_it_reads_gets_nothing() -> None:
+    with testing.capture():
+        counter = metrics.get_meter("app").create_counter("testing.replaced")
+        parts = telemetry.get().parts
+        assert parts is not None
+    with testing.capture():
+        counter.add(1)
+        parts.publisher.reader.read()
+    assert not [family for family in parts.store.families() if family.metric.name == "testing.replaced"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
@@ -20,6 +21,9 @@ def account_for(config: pytest.Config) -> None:
     """Account for the run once, whichever of the conftest.py that ask for it are loaded, and in which order."""
     if not config.pluginmanager.hasplugin("account"):
         config.pluginmanager.register(Account(), "account")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell's background job ignores Ctrl-C, and so would every program that the tests start and interrupt.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Account:
