@@ -346,7 +346,7 @@ def test_examples_run(tmp_path: Path) -> None:
             count += 1
     assert count >= 5
     said = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."], cwd=tmp_path)
-    assert "2 passed" in said, said
+    assert "3 passed" in said, said
 
 
 def test_an_example_of_an_error() -> None:
