@@ -1,4 +1,4 @@
-"""What a process has for its telemetry: when it starts, whose providers it uses, how it ends. Each test is a program."""
+"""When a process has telemetry, whose providers it uses, how it ends. Each test is a program of its own."""
 
 from __future__ import annotations
 
