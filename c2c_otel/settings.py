@@ -90,6 +90,13 @@ def _seconds(value: str) -> float:
     return number
 
 
+def _duration(value: str) -> float:
+    number = float(value)
+    if not 0 <= number < float("inf"):
+        raise ValueError(value)
+    return number
+
+
 def _port(value: str) -> int:
     number = int(value)
     if not 0 <= number <= 65535:
@@ -153,6 +160,7 @@ _EXPECTED: Mapping[Callable[[str], Any], str] = {
     _flag: "one of 1, true, yes, on, 0, false, no, off",
     _base_path: "a path that starts with one '/', or nothing",
     _seconds: "a number of seconds greater than 0",
+    _duration: "a number of seconds, 0 or more",
     _port: "a port number, 0 to 65535",
     _count: "an integer of 1 or more",
     _natural: "an integer of 0 or more",
@@ -207,8 +215,20 @@ class Settings:
 
     # The service and its views
     base_path: str = _row("C2C_BASE_PATH", "c2c.base_path", _base_path, "/c2c", "Prefix of every view except /metrics.")
-    secret: str | None = _row(
-        "C2C_SECRET", "c2c.secret", _text, None, "Opens the protected views.", secret=True, planned=True
+    secret: str | None = _row("C2C_SECRET", "c2c.secret", _text, None, "Opens the protected views.", secret=True)
+    session_seconds: float = _row(
+        "C2C_SESSION_SECONDS",
+        "c2c.session_seconds",
+        _seconds,
+        604_800.0,
+        "How long a login lasts: the cookie that stands in for the secret expires after this many seconds.",
+    )
+    open_views: bool = _row(
+        "C2C_OPEN_VIEWS",
+        "c2c.open_views",
+        _flag,
+        True,
+        "Whether the index, health_check, versions.json, stats.json, /metrics, debug/time answer without the secret.",
     )
     auto_include: bool = _row(
         "C2C_AUTO_INCLUDE",
@@ -232,16 +252,13 @@ class Settings:
         Path("/app/versions.json"),
         "What {base}/versions.json shows; no file, no route.",
     )
-    log_view_enabled: bool = _row(
-        "C2C_LOG_VIEW_ENABLED", "c2c.log_view_enabled", _flag, False, "Serve logging/level.", planned=True
-    )
+    log_view_enabled: bool = _row("C2C_LOG_VIEW_ENABLED", "c2c.log_view_enabled", _flag, False, "Serve logging/level.")
     db_maintenance_view_enabled: bool = _row(
         "C2C_DB_MAINTENANCE_VIEW_ENABLED",
         "c2c.db_maintenance_view_enabled",
         _flag,
         False,
         "Serve db/maintenance.",
-        planned=True,
     )
     sql_profiler_enabled: bool = _row(
         "C2C_SQL_PROFILER_ENABLED",
@@ -249,11 +266,22 @@ class Settings:
         _flag,
         False,
         "Serve sql_profiler.",
-        planned=True,
     )
-    debug_view_enabled: bool = _row(
-        "C2C_DEBUG_VIEW_ENABLED", "c2c.debug_view_enabled", _flag, False, "Serve debug/*.", planned=True
+    sql_profiler_min_seconds: float = _row(
+        "C2C_SQL_PROFILER_MIN_SECONDS",
+        "c2c.sql_profiler_min_seconds",
+        _duration,
+        0.0,
+        "The profiler looks at each SELECT that takes at least this many seconds.",
     )
+    sql_profiler_seconds: float = _row(
+        "C2C_SQL_PROFILER_SECONDS",
+        "c2c.sql_profiler_seconds",
+        _seconds,
+        600.0,
+        "The profiler switches itself off after this many seconds.",
+    )
+    debug_view_enabled: bool = _row("C2C_DEBUG_VIEW_ENABLED", "c2c.debug_view_enabled", _flag, False, "Serve debug/*.")
     enable_exception_handling: bool = _row(
         "C2C_ENABLE_EXCEPTION_HANDLING",
         "c2c.enable_exception_handling",
@@ -367,23 +395,18 @@ class Settings:
     )
 
     # Redis and broadcast
-    redis_url: str | None = _row(
-        "C2C_REDIS_URL", "c2c.redis_url", _text, None, "The Redis server.", secret=True, planned=True
-    )
+    redis_url: str | None = _row("C2C_REDIS_URL", "c2c.redis_url", _text, None, "The Redis server.", secret=True)
     redis_sentinels: str | None = _row(
         "C2C_REDIS_SENTINELS",
         "c2c.redis_sentinels",
         _text,
         None,
         "Sentinels, host:port,host:port.",
-        planned=True,
     )
     redis_servicename: str | None = _row(
-        "C2C_REDIS_SERVICENAME", "c2c.redis_servicename", _text, None, "The sentinels' service.", planned=True
+        "C2C_REDIS_SERVICENAME", "c2c.redis_servicename", _text, None, "The sentinels' service."
     )
-    redis_db: int | None = _row(
-        "C2C_REDIS_DB", "c2c.redis_db", _natural, None, "Database number behind sentinels.", planned=True
-    )
+    redis_db: int | None = _row("C2C_REDIS_DB", "c2c.redis_db", _natural, None, "Database number behind sentinels.")
     redis_options: str | None = _row(
         "C2C_REDIS_OPTIONS",
         "c2c.redis_options",
@@ -391,7 +414,6 @@ class Settings:
         None,
         "Client options, key=value,...",
         secret=True,  # password=... may be one
-        planned=True,
     )
     broadcast_prefix: str = _row(
         "C2C_BROADCAST_PREFIX",
@@ -399,7 +421,6 @@ class Settings:
         _text,
         "broadcast_api_",
         "Channel prefix.",
-        planned=True,
     )
 
     # Sentry

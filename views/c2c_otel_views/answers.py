@@ -10,6 +10,7 @@ import orjson
 from pyramid.httpexceptions import HTTPException
 from pyramid.response import Response
 
+from c2c_otel import auth
 from c2c_otel_exporters import guard
 
 __all__ = ["add_view", "error", "includeme", "json_response"]
@@ -19,9 +20,14 @@ _logger = logging.getLogger("c2c_otel")
 View = Callable[[Any], Response]
 
 
-def add_view(config: Any, name: str, path: str, view: View, methods: tuple[str, ...] = ("GET",)) -> None:
-    """Serve a path: by ``view`` for these methods (HEAD comes with GET), else 405."""
+def add_view(
+    config: Any, name: str, path: str, view: View, methods: tuple[str, ...] = ("GET",), *, protected: bool = False
+) -> None:
+    """Serve a path: by ``view`` for these methods (HEAD comes with GET), else 405.
+    ``protected``: for who has the secret."""
     config.include("c2c_otel_views.answers")
+    if protected:
+        view = _protected(view)
     allowed = sorted({*methods, "HEAD"} if "GET" in methods else methods)
     config.add_route(name, path)
     config.add_view(_view(view), route_name=name, request_method=tuple(allowed), http_cache=0)
@@ -31,6 +37,14 @@ def add_view(config: Any, name: str, path: str, view: View, methods: tuple[str, 
 def _view(view: View) -> Callable[[Any, Any], Response]:
     """Pyramid looks at a view's arguments; these are always the same."""
     return lambda _context, request: view(request)
+
+
+def _protected(view: View) -> View:
+    def protected(request: Any) -> Response:
+        auth.auth_view(request)
+        return view(request)
+
+    return protected
 
 
 def _not_allowed(allow: str) -> View:

@@ -1,0 +1,83 @@
+"""What a request may say to a view: each parameter, from the query or a form, decoded or refused with a 400."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from pyramid.httpexceptions import HTTPBadRequest
+
+__all__ = ["flag", "integer", "number", "only", "refuse", "text"]
+
+_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_MISSING: Any = object()
+
+
+def refuse(name: str, value: object, expected: str) -> HTTPBadRequest:
+    """The error to raise: 400, with the parameter's name, its value (cut) and what was expected."""
+    shown = repr(value)
+    return HTTPBadRequest(f"{name} is {shown if len(shown) <= 100 else shown[:97] + '...'}; expected {expected}.")
+
+
+def text(request: Any, name: str, default: Any = _MISSING, expected: str = "text") -> Any:
+    """The parameter, or the default. Raises `HTTPBadRequest` where it is missing and there is no default."""
+    values = request.params.getall(name)
+    if len(values) > 1:
+        raise HTTPBadRequest(f"{name} is given {len(values)} times; expected {expected}, once.")
+    if values:
+        return values[0]
+    if default is _MISSING:
+        raise HTTPBadRequest(f"{name} is missing; expected {expected}.")
+    return default
+
+
+def flag(request: Any, name: str, default: Any = _MISSING) -> Any:
+    """1, true, yes, on, 0, false, no or off, in any case."""
+    expected = "one of 1, true, yes, on, 0, false, no, off"
+    found = text(request, name, None if default is not _MISSING else _MISSING, expected)
+    if found is None:
+        return default
+    try:
+        return _WORDS[found.strip().lower()]
+    except KeyError:
+        raise refuse(name, found, expected) from None
+
+
+def integer(request: Any, name: str, low: int, high: int, default: Any = _MISSING) -> Any:
+    """An integer from low to high, both included."""
+    expected = f"an integer from {low} to {high}"
+    found = text(request, name, None if default is not _MISSING else _MISSING, expected)
+    if found is None:
+        return default
+    try:
+        value = int(found)
+    except ValueError:
+        raise refuse(name, found, expected) from None
+    if not low <= value <= high:
+        raise refuse(name, found, expected)
+    return value
+
+
+def number(request: Any, name: str, low: float, high: float, default: Any = _MISSING, unit: str = "") -> Any:
+    """A finite number from low to high, both included; ``unit`` is for the message."""
+    expected = f"a number{f' of {unit}' if unit else ''} from {low:g} to {high:g}"
+    found = text(request, name, None if default is not _MISSING else _MISSING, expected)
+    if found is None:
+        return default
+    try:
+        value = float(found)
+    except ValueError:
+        raise refuse(name, found, expected) from None
+    if not (math.isfinite(value) and low <= value <= high):
+        raise refuse(name, found, expected)
+    return value
+
+
+def only(request: Any, name: str, choices: Collection[str], default: Any = _MISSING) -> Any:
+    """One of these words."""
+    expected = f"one of {', '.join(choices)}"
+    found = text(request, name, default, expected)
+    if found is not default and found not in choices:
+        raise refuse(name, found, expected)
+    return found
