@@ -9,8 +9,10 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pyramid.config import Configurator
 
 from c2c_otel import current_request, telemetry
+from c2c_otel.instrumentation.pyramid import PyramidInstrumentor
 from c2c_otel.settings import Settings
 
 
@@ -82,6 +84,19 @@ def install(monkeypatch: Any, settings: Settings | None = None) -> FakeTelemetry
     fake = FakeTelemetry(settings)
     monkeypatch.setattr(telemetry, "get", lambda: fake)
     return fake
+
+
+def make(routes: dict[str, Any], configure: Any = None, **settings: Any) -> Any:
+    """An instrumented application; each route is named and found as its key, its value is a view."""
+    config = Configurator(settings=settings)
+    for name, view in routes.items():
+        options = view if isinstance(view, dict) else {"view": view}
+        config.add_route(name, f"/{name}")
+        config.add_view(route_name=name, **options)
+    if configure is not None:
+        configure(config)
+    PyramidInstrumentor.instrument_config(config)
+    return config.make_wsgi_app()
 
 
 def environ(path: str = "/", method: str = "GET", **more: Any) -> dict[str, Any]:

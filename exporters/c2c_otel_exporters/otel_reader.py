@@ -40,6 +40,7 @@ from opentelemetry.sdk.metrics.view import SumAggregation
 from c2c_otel_exporters import guard
 from c2c_otel_exporters.model import Exemplar, Kind, Labels, Metric
 from c2c_otel_exporters.statsd import metric_lines
+from c2c_otel_exporters.statsd_otel import STATSD_TEMPORALITY
 from c2c_otel_exporters.store_writer import StoreWriter
 
 if TYPE_CHECKING:
@@ -56,12 +57,7 @@ POWERS_OF_TWO = tuple(2.0**power for power in range(-10, 21))
 """Bounds that exponential histograms are given: about a millisecond to twelve days where the unit is seconds."""
 
 _TEMPORALITY: dict[type, AggregationTemporality] = {
-    sdk.Counter: AggregationTemporality.DELTA,
-    sdk.ObservableCounter: AggregationTemporality.DELTA,
-    sdk.Histogram: AggregationTemporality.DELTA,
-    sdk.UpDownCounter: AggregationTemporality.CUMULATIVE,
-    sdk.ObservableUpDownCounter: AggregationTemporality.CUMULATIVE,
-    sdk.ObservableGauge: AggregationTemporality.CUMULATIVE,
+    **STATSD_TEMPORALITY,
     sdk._Gauge: AggregationTemporality.DELTA,  # told once after it was set: the latest set among the workers counts
 }
 

@@ -26,7 +26,7 @@ from . import guard, names, sql
 from .names import Series
 from .statsd import Names, Sender, metric_lines, timer_value
 
-__all__ = ["StatsdMetricExporter", "StatsdSpanExporter", "configure", "series_of"]
+__all__ = ["STATSD_TEMPORALITY", "StatsdMetricExporter", "StatsdSpanExporter", "configure", "series_of"]
 
 Attributes = Mapping[str, Any]
 
@@ -105,7 +105,7 @@ class StatsdSpanExporter(SpanExporter):
         self._statsd.sender.close()
 
 
-_TEMPORALITY: dict[type, AggregationTemporality] = {
+STATSD_TEMPORALITY: dict[type, AggregationTemporality] = {
     sdk.Counter: AggregationTemporality.DELTA,
     sdk.ObservableCounter: AggregationTemporality.DELTA,
     sdk.Histogram: AggregationTemporality.DELTA,
@@ -127,7 +127,7 @@ class StatsdMetricExporter(MetricExporter):
         use_tags: bool = False,
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(preferred_temporality=_TEMPORALITY)
+        super().__init__(preferred_temporality=STATSD_TEMPORALITY)
         self._statsd = _Statsd(address, prefix, use_tags, tags)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:

@@ -30,7 +30,7 @@ from c2c_otel.instrumentation.pyramid import PyramidInstrumentor
 from c2c_otel.settings import ConfigurationError, Settings
 from c2c_otel_exporters import guard
 from tests import pyramid_kit as kit
-from tests.pyramid_kit import FakeTelemetry, assert_left_nothing, get, start
+from tests.pyramid_kit import FakeTelemetry, assert_left_nothing, get, make, start
 
 
 @pytest.fixture
@@ -45,18 +45,6 @@ def launched(fake: FakeTelemetry) -> Any:
     instrumentor.instrument(skip_dep_check=True)
     yield fake
     instrumentor.uninstrument()
-
-
-def make(routes: dict[str, Any], configure: Any = None) -> Any:
-    config = Configurator()
-    for name, view in routes.items():
-        options = view if isinstance(view, dict) else {"view": view}
-        config.add_route(name, f"/{name}")
-        config.add_view(route_name=name, **options)
-    if configure is not None:
-        configure(config)
-    PyramidInstrumentor.instrument_config(config)
-    return config.make_wsgi_app()
 
 
 class Mute(Exception):

@@ -20,7 +20,7 @@ from c2c_otel import current_request
 from c2c_otel.instrumentation.pyramid import PyramidInstrumentor, TracedRouter
 from c2c_otel_exporters import guard
 from tests import pyramid_kit as kit
-from tests.pyramid_kit import FakeTelemetry, assert_left_nothing, get, start
+from tests.pyramid_kit import FakeTelemetry, assert_left_nothing, get, make, start
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -29,19 +29,6 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 def fake(monkeypatch: Any) -> Any:
     yield kit.install(monkeypatch)
     assert_left_nothing()
-
-
-def make(routes: dict[str, Any], configure: Any = None, **settings: Any) -> Any:
-    """An instrumented application; each route is named and found as its key, its value is a view."""
-    config = Configurator(settings=settings)
-    for name, view in routes.items():
-        options = view if isinstance(view, dict) else {"view": view}
-        config.add_route(name, f"/{name}")
-        config.add_view(route_name=name, **options)
-    if configure is not None:
-        configure(config)
-    PyramidInstrumentor.instrument_config(config)
-    return config.make_wsgi_app()
 
 
 def hello(request: Any) -> Response:
