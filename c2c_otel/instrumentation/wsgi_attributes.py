@@ -22,7 +22,15 @@ from opentelemetry.util.http import (
 
 from c2c_otel.settings import ConfigurationError
 
-__all__ = ["CapturedHeaders", "attributes", "known_method", "redacted_query", "request_url", "url_path"]
+__all__ = [
+    "CapturedHeaders",
+    "attributes",
+    "is_secret_name",
+    "known_method",
+    "redacted_query",
+    "request_url",
+    "url_path",
+]
 
 OTHER = "_OTHER"
 """What semantic conventions call every method that is not a registered one: it bounds names and series."""
@@ -89,6 +97,11 @@ def _add_server(found: dict[str, Any], environ: Mapping[str, Any], scheme: str) 
         found["server.port"] = int(port)
     elif scheme in _DEFAULT_PORTS:
         found["server.port"] = _DEFAULT_PORTS[scheme]
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a parameter or header of this name holds a secret, as far as its name tells."""
+    return _SECRET_NAME.search(name) is not None
 
 
 def redacted_query(query: str) -> str:
