@@ -28,6 +28,9 @@ VIEWS = (
     "c2c_otel_views.stats",
     "c2c_otel_views.versions",
     "c2c_otel_views.debug_time",
+    "c2c_otel_views.debug_sleep",
+    "c2c_otel_views.debug_headers",
+    "c2c_otel_views.debug_error",
     "c2c_otel_views.index",
 )
 """Included in this order, by name: the core does not import views."""
