@@ -83,7 +83,10 @@ def _session(request: Any) -> Html:
 
 
 def includeme(config: Any) -> None:
-    """With an empty base path there is no index: the root is the application's."""
-    if base := admin.base_path(config):
-        answers.add_view(config, "c2c_index", base, index, ("GET", "POST"))
-        answers.add_view(config, "c2c_index_slash", f"{base}/", index, ("GET", "POST"))
+    """With an empty base path there is no index: the root is the application's. Without a secret there is no login."""
+    base = admin.base_path(config)
+    if not base:
+        return
+    methods = ("GET", "POST") if admin.settings_of(config).secret else ("GET",)
+    answers.add_view(config, "c2c_index", base, index, methods)
+    answers.add_view(config, "c2c_index_slash", f"{base}/", index, methods)
