@@ -17,18 +17,18 @@ __all__ = ["includeme", "versions"]
 _logger = logging.getLogger("c2c_otel")
 
 
-def versions(content: Any, request: Any) -> Response:
-    return answers.json_response(content)
+def versions(content: bytes, request: Any) -> Response:
+    return Response(content, content_type="application/json", charset="utf-8")
 
 
 def includeme(config: Any) -> None:
     """The file is read once. One that cannot be read or is not JSON is said in the log, and has no route."""
     path = admin.settings_of(config).versions_file
     try:
-        content = json.loads(path.read_bytes())
+        content = answers.json_response(json.loads(path.read_bytes())).body
     except FileNotFoundError:
         return
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, TypeError, RecursionError) as problem:  # TypeError: orjson's, for what it cannot write
         _logger.warning("versions.json is not served: %s cannot be read: %s", path, problem)
         return
     view = functools.partial(versions, content)
