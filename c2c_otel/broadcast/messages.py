@@ -4,7 +4,8 @@ A question is what c2cwsgiutils publishes, and more; each optional field is miss
 
     {"signature": "<64 hex digits>",            first, where there is a secret: HMAC-SHA256 of the bytes after it
      "params": {...}, "answer_channel": "...",  the latter where answers are wanted
-     "channel": "...", "id": "...", "deadline": 1700000000.5, "sender": "host/pid"}
+     "channel": "...", "id": "...", "deadline": 1700000000.5, "sender": "host/pid",
+     "via": ["..."]}                            the channels whose callbacks have led to this question, if any
 
 A question with an id is answered ``{"signature": ..., "id": ..., "sender": "host/pid", "answer": ...}``, without
 ``answer`` by a process that has no callback for the channel; one without id by the bare answer.
@@ -59,7 +60,7 @@ class Refused(Exception):  # noqa: N818 - what happened to the message; nothing 
 
 
 class Question(NamedTuple):
-    """``id`` and ``sender`` are empty, ``deadline`` (epoch seconds) infinite where the sender does not tell."""
+    """``id``, ``sender`` and ``via`` are empty, ``deadline`` (epoch seconds) is infinite where nothing was told."""
 
     channel: str
     params: dict[str, Any]
@@ -67,6 +68,7 @@ class Question(NamedTuple):
     id: str
     deadline: float
     sender: str
+    via: tuple[str, ...] = ()
 
 
 class Answer(NamedTuple):
@@ -99,6 +101,8 @@ def encode_question(question: Question, key: bytes | None) -> bytes:
         "deadline": question.deadline,
         "sender": question.sender,
     }
+    if question.via:
+        fields["via"] = question.via
     message = _signed(b"question", fields, key)
     if len(message) > MAX_QUESTION_BYTES:
         raise ValueError(
@@ -117,17 +121,20 @@ def decode_question(message: bytes, channel: str, key: bytes | None, now: float)
     params = fields.get("params", {})
     answer_channel = fields.get("answer_channel")
     identity, sender = fields.get("id", ""), fields.get("sender", "")
-    deadline = fields.get("deadline", float("inf"))
+    deadline, via = fields.get("deadline", float("inf")), fields.get("via", [])
+    checked = ((params, dict), (deadline, int | float), (via, list))
     texts = isinstance(identity, str) and isinstance(sender, str) and isinstance(answer_channel, str | None)
-    if not texts or not isinstance(params, dict) or not isinstance(deadline, int | float):
+    if not texts or not all(isinstance(value, kind) for value, kind in checked):
         raise Refused("garbage")
     if fields.get("channel", channel) != channel:
         raise Refused("astray")
-    if key is not None and not (identity and "channel" in fields and deadline <= now + MAX_SECONDS):
+    if key is not None and not (identity and "channel" in fields):
+        raise Refused("garbage")
+    if identity and not deadline <= now + MAX_SECONDS:
         raise Refused("garbage")
     if not deadline >= now:  # NaN, too
         raise Refused("late")
-    return Question(channel, params, answer_channel, identity, deadline, sender)
+    return Question(channel, params, answer_channel, identity, deadline, sender, tuple(map(str, via)))
 
 
 def encode_answer(question: Question, sender: str, value: Any, key: bytes | None) -> bytes:

@@ -8,12 +8,12 @@ from typing import Protocol
 __all__ = ["Accept", "Deliver", "Reply", "Transport"]
 
 Reply = Callable[[str, bytes], None]
-"""``reply(answer_channel, answer)``: send an answer. Called once at most, on any thread; it may take its time within the
-question's, and raises nothing. ``answer_channel`` is the question's, which only Redis needs."""
+"""``reply(answer_channel, answer)``: send an answer. Called once at most, on any thread; it may take its time, within
+that of the question, and raises nothing. ``answer_channel`` is the question's, which only Redis needs."""
 
-Deliver = Callable[[str, bytes, Reply], None]
+Deliver = Callable[[str, bytes, Reply], bool]
 """``deliver(channel, question, reply)``: a question has come. Returns at once and raises nothing; what is to be
-answered is answered later."""
+answered is answered later. False: ``reply`` will never be called."""
 
 Accept = Callable[[bytes], str | None]
 """``accept(answer)`` -> the name (``hostname/pid``) of who has answered, empty where the answer does not tell, None
