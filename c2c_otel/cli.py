@@ -106,7 +106,7 @@ def _shown(value: Any) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        return ",".join(value) or "-"
+        return ",".join(map(str, value)) or "-"
     if hasattr(value, "items"):
         return ",".join(f"{k}={v}" for k, v in value.items()) or "-"
     return str(value)

@@ -11,6 +11,7 @@ reference in ``docs/settings.md`` and ``c2c-otel config`` are made from these ro
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
@@ -18,16 +19,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-__all__ = ["Address", "ConfigurationError", "Row", "Settings", "environment", "rows"]
+__all__ = ["Address", "ConfigurationError", "PartError", "Row", "Settings", "environment", "flag", "rows"]
 
 
 class ConfigurationError(ValueError):
     """A setting that cannot be used. The message has its name, its value, what was expected, and what to do."""
 
-    def __init__(self, name: str, value: object, expected: str, remedy: str = "") -> None:
+    def __init__(self, name: str, value: object, expected: str, remedy: str = "", part: str = "") -> None:
+        """``part`` says what of the setting's text the value is; empty where it is all of it."""
         self.name, self.value, self.expected = name, value, expected
         self.remedy = remedy or "Correct it or remove it."
-        super().__init__(f"{name} is {value!r}; expected {expected}. {self.remedy}")
+        super().__init__(f"{name}{part and f', {part}'} is {value!r}; expected {expected}. {self.remedy}")
+
+
+class PartError(ValueError):
+    """What a decoder raises for one part of a text that has several; a value that may be a secret is ``***``."""
+
+    def __init__(self, part: str, value: str, expected: str) -> None:
+        self.part, self.value, self.expected = part, value, expected
+        super().__init__(part)
 
 
 class Address(NamedTuple):
@@ -40,9 +50,23 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
 def environment() -> MutableMapping[str, str]:
     """The process's environment itself, for what must hand it on (the launcher, the ini loader)."""
     return os.environ
+
+
+def flag(env: str, key: str | None, ini: Mapping[str, Any]) -> bool:
+    """A flag of the application's own, found and decoded as ours are; off by default. Raises `ConfigurationError`."""
+    for name, text in ((env, os.environ.get(env)), (key, ini.get(key))):
+        if text:
+            try:
+                return _flag(str(text))
+            except ValueError:
+                raise ConfigurationError(str(name), text, _EXPECTED[_flag]) from None
+    return False
 
 
 class Row(NamedTuple):
@@ -127,6 +151,22 @@ def _address(value: str) -> Address:
     return Address(host, _port(port))
 
 
+def _addresses(value: str) -> tuple[Address, ...]:
+    return tuple(_address(part) for part in _names(value))
+
+
+def _redis_url(value: str) -> str:
+    from c2c_otel import redis_options
+
+    return redis_options.url(value)
+
+
+def _redis_options(value: str) -> tuple[tuple[str, Any], ...]:
+    from c2c_otel import redis_options
+
+    return redis_options.parse(value)
+
+
 def _level(value: str) -> str:
     name = value.strip().upper()
     if name not in logging.getLevelNamesMapping():
@@ -155,6 +195,18 @@ def _names(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+_PRIVATE = "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 ::1/128 fc00::/7 fe80::/10".split()
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    """Networks and addresses; ``private`` stands for loopback and the private ranges, ``none`` for nobody."""
+    words = value.replace(",", " ").split()
+    if not words or ("none" in words and len(words) > 1):
+        raise ValueError(value)
+    texts = [text for word in words for text in (_PRIVATE if word == "private" else [word]) if word != "none"]
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
 _EXPECTED: Mapping[Callable[[str], Any], str] = {
     _text: "text",
     _flag: "one of 1, true, yes, on, 0, false, no, off",
@@ -163,8 +215,12 @@ _EXPECTED: Mapping[Callable[[str], Any], str] = {
     _duration: "a number of seconds, 0 or more",
     _port: "a port number, 0 to 65535",
     _count: "an integer of 1 or more",
+    _networks: "networks such as 10.0.0.0/8 with commas between them, private, or none",
     _natural: "an integer of 0 or more",
     _address: "host:port ([address]:port for IPv6)",
+    _addresses: "host:port,host:port ([address]:port for IPv6)",
+    _redis_url: "a URL such as redis://:password@host:6379/0, rediss://... or unix:///path",
+    _redis_options: "key=value,key=value",
     _level: "a logging level such as DEBUG, INFO, WARNING, ERROR",
     _header: "the name of an HTTP header",
     _names: "names with commas between them",
@@ -302,6 +358,13 @@ class Settings:
         None,
         "One more header that may bring a request id; it is tried first, and sent with outgoing calls.",
     )
+    trusted_proxies: tuple[Network, ...] = _row(
+        "C2C_TRUSTED_PROXIES",
+        "c2c.trusted_proxies",
+        _networks,
+        _networks("private"),
+        "Whose Forwarded and X-Forwarded-* headers are believed; private: loopback and the private ranges.",
+    )
     trace_context: str = _row(
         "C2C_TRACE_CONTEXT",
         "c2c.trace_context",
@@ -395,24 +458,41 @@ class Settings:
     )
 
     # Redis and broadcast
-    redis_url: str | None = _row("C2C_REDIS_URL", "c2c.redis_url", _text, None, "The Redis server.", secret=True)
-    redis_sentinels: str | None = _row(
+    redis_url: str | None = _row(
+        "C2C_REDIS_URL",
+        "c2c.redis_url",
+        _redis_url,
+        None,
+        "The Redis server: redis://, rediss:// (TLS) or unix://; a bare host:port is redis://.",
+        secret=True,
+    )
+    redis_sentinels: tuple[Address, ...] = _row(
         "C2C_REDIS_SENTINELS",
         "c2c.redis_sentinels",
+        _addresses,
+        (),
+        "Sentinels, host:port,host:port, which know where the master is; they win over the URL.",
+    )
+    redis_servicename: str = _row(
+        "C2C_REDIS_SERVICENAME",
+        "c2c.redis_servicename",
         _text,
+        "mymaster",
+        "The name that the sentinels have for the master.",
+    )
+    redis_db: int | None = _row(
+        "C2C_REDIS_DB",
+        "c2c.redis_db",
+        _natural,
         None,
-        "Sentinels, host:port,host:port.",
+        "Database number behind sentinels, and for a URL that names none.",
     )
-    redis_servicename: str | None = _row(
-        "C2C_REDIS_SERVICENAME", "c2c.redis_servicename", _text, None, "The sentinels' service."
-    )
-    redis_db: int | None = _row("C2C_REDIS_DB", "c2c.redis_db", _natural, None, "Database number behind sentinels.")
-    redis_options: str | None = _row(
+    redis_options: tuple[tuple[str, Any], ...] = _row(
         "C2C_REDIS_OPTIONS",
         "c2c.redis_options",
-        _text,
-        None,
-        "Client options, key=value,...",
+        _redis_options,
+        (),
+        "Arguments of the Redis client, key=value,key=value, values as in YAML; sentinel_... are for the sentinels.",
         secret=True,  # password=... may be one
     )
     broadcast_prefix: str = _row(
@@ -420,7 +500,7 @@ class Settings:
         "c2c.broadcast_prefix",
         _text,
         "broadcast_api_",
-        "Channel prefix.",
+        "In front of each channel and key in Redis: services that share a Redis differ in it.",
     )
 
     # Sentry
@@ -633,6 +713,8 @@ def _lookup(row: Row, environ: Mapping[str, str], ini: Mapping[str, Any]) -> tup
 def _decode(field: dataclasses.Field[Any], row: Row, name: str, text: str) -> Any:
     try:
         return field.metadata["decode"](text)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError) as error:
+        if isinstance(error, PartError):
+            raise ConfigurationError(name, error.value, error.expected, part=error.part) from None
         shown = "***" if row.secret else text
         raise ConfigurationError(name, shown, row.expected) from None

@@ -61,6 +61,7 @@ def test_every_setting_has_its_value_and_source(tmp_path: Path) -> None:
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
     environ = {row.env: "hush" for row in rows() if row.secret}
+    environ["C2C_REDIS_URL"], environ["C2C_REDIS_OPTIONS"] = "redis://:hush@cache", "password=hush"
     environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = "https://me:hush@collector:4318/x"
     environ["SENTRY_CLIENT_HTTP_PROXY"] = "http://me:hush@proxy"
     done = shell("c2c-otel config", tmp_path, **environ)
