@@ -83,11 +83,17 @@ def instrument(settings: Settings, *, whole_process: bool) -> None:
     if settings.sql_request_id and "sqlalchemy" not in _hooked and "sql_request_id" not in _hooked:
         _hooked.add("sql_request_id")
         wrapt.register_post_import_hook(_give_request_ids, "sqlalchemy")
+    follow_workers()
+    if whole_process and "arbiter" not in _hooked:
+        _hooked.add("arbiter")
+        wrapt.register_post_import_hook(_hold_arbiter, "gunicorn.arbiter")
+
+
+def follow_workers() -> None:
+    """Have each worker that gunicorn forks start what it needs before its first request. Idempotent."""
     if "gunicorn" not in _hooked:
         _hooked.add("gunicorn")
         wrapt.register_post_import_hook(_wrap_worker, "gunicorn.workers.base")
-        if whole_process:
-            wrapt.register_post_import_hook(_hold_arbiter, "gunicorn.arbiter")
 
 
 def _instrument_later(name: str) -> None:

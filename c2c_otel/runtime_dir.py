@@ -34,6 +34,7 @@ class Run:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self.metrics = path / "metrics"
+        self.sockets = path / "sockets"  # made by who listens there
         self._lock = lock
 
     @classmethod

@@ -20,7 +20,7 @@ from opentelemetry import trace
 from opentelemetry._logs import Logger, LoggerProvider, NoOpLogger
 from opentelemetry.sdk.trace import SpanProcessor
 
-from c2c_otel import __version__, request_id, runtime_dir
+from c2c_otel import __version__, broadcast, request_id, runtime_dir
 from c2c_otel.settings import ConfigurationError, Settings
 from c2c_otel_exporters import guard
 from c2c_otel_exporters.null_sink import NULL_SINK
@@ -197,6 +197,7 @@ class Telemetry:
     def release(self) -> None:
         """It serves a request after all, so it is no arbiter."""
         self._held_pid = 0
+        self.start()
 
     @property
     def held(self) -> bool:
@@ -210,18 +211,43 @@ class Telemetry:
         if self._run_id is None:
             self._run_id = runtime_dir.run_id(self.settings)
         if role[0] == "arbiter" if role else "gunicorn.arbiter" in sys.modules and self._worker_pid != os.getpid():
+            from c2c_otel import distro
+
             self.hold()  # a program of its own may run gunicorn once it has its application
+            distro.follow_workers()
         if self._parts is not None and self._parts.logger_provider is not None:
             from c2c_otel import logging_setup
 
             logging_setup.attach_otel(self._parts.logger_provider)  # the application may have set logging up anew
         self.start()
+        self._join()  # also where telemetry is off
 
     def worker_started(self) -> None:
         """gunicorn has forked a worker. With a preloaded application it starts now, before its first request."""
         self._worker_pid = os.getpid()
         if self._application:
             self.start()
+            self._join()
+
+    def take_part(self) -> None:
+        """Be asked by other processes of the service from here on, as one with an application is."""
+        self.application_ready()
+
+    def _join(self) -> None:
+        """Take part in the broadcast. Idempotent; not where held, nor with others while a test looks at it."""
+        if self.held:
+            return
+        from c2c_otel.broadcast import joining
+
+        parts = self._parts
+        try:
+            if parts is not None and parts.captured:
+                broadcast.get().join()
+            else:
+                run_id = self._run_id or runtime_dir.run_id(self.settings)
+                joining.join(self.settings, parts.run if parts is not None else None, run_id)
+        except Exception:
+            guard.failed("broadcast.join")
 
     @property
     def started(self) -> bool:
@@ -244,6 +270,8 @@ class Telemetry:
                 guard.failed("telemetry.start")
             finally:
                 self._starting = False
+        if self._application:
+            self._join()
 
     def _start(self) -> None:
         from c2c_otel import logging_setup, parts
@@ -304,6 +332,10 @@ class Telemetry:
 
     def shutdown(self) -> None:
         """Send and publish what is there, then let go of everything, within a few seconds at most."""
+        if broadcast.get().joined:
+            from c2c_otel.broadcast import joining
+
+            joining.leave()
         with self._lock:
             parts, self._parts = self._parts, None
             self.sink = NULL_SINK
@@ -354,7 +386,8 @@ class Telemetry:
         self._settings, self._held_pid = settings, 0
         self._use(made)
         try:
-            yield
+            with broadcast.get().alone():
+                yield
         finally:
             self._parts, self.sink, self._settings, self._held_pid = before
             self._renew_tracing(self._parts)

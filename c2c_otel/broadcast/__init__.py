@@ -12,6 +12,7 @@ sender's own included, and brings back what they answered:
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,8 +29,19 @@ def get() -> Node:
 
 
 def init(config: Any = None) -> None:
-    """Take part now, from a process that neither serves nor includes c2c_otel. Idempotent."""
-    _node.join()
+    """Take part now, from a process that serves no application (a daemon, a script). Idempotent.
+
+    ``config``: a Pyramid Configurator whose settings count beside the environment. In a gunicorn that preloads, its
+    workers take part, not the arbiter. Raises `c2c_otel.settings.ConfigurationError` for an ini value that cannot be
+    used.
+    """
+    from c2c_otel import telemetry
+    from c2c_otel.settings import Settings
+
+    process = telemetry.get()
+    if config is not None and not process.started:
+        process.configure(Settings.load(ini=config.registry.settings))
+    process.take_part()
 
 
 def subscribe(channel: str, callback: Callable[..., Any]) -> None:
@@ -75,3 +87,6 @@ def decorator(
         return everywhere
 
     return decorate
+
+
+os.register_at_fork(after_in_child=_node.after_fork)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import secrets
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -87,7 +87,7 @@ def key_of(secret: str | None, prefix: str = "") -> bytes | None:
 
 def new_id(sender_token: str = "") -> str:
     """The id of a question; begins with what its sender recognises its own by."""
-    return sender_token + secrets.token_hex(8)
+    return sender_token + os.urandom(8).hex()
 
 
 def encode_question(question: Question, key: bytes | None) -> bytes:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import secrets
 import socket
 import threading
 import time
@@ -63,7 +62,7 @@ class Node:
         self._lock = threading.Lock()
         self._joining = threading.RLock()
         self._lanes = Lanes()
-        self._token = secrets.token_hex(8)
+        self._token = os.urandom(8).hex()
         self._seen: dict[str, float] = {}
         self._key: bytes | None = None
         self.joined = self._listens = False

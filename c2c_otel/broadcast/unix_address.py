@@ -8,7 +8,6 @@ connection carries one question, ``>HI`` (bytes of channel and message), channel
 from __future__ import annotations
 
 import os
-import secrets
 import socket
 import struct
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
 def file_name(name: str) -> str:
     """A new file name for the member ``hostname/pid``."""
     host, _, pid = name.rpartition("/")
-    return f"{pid}-{secrets.token_hex(4)}@{host.replace('/', '_')}"
+    return f"{pid}-{os.urandom(4).hex()}@{host.replace('/', '_')}"
 
 
 def member(file: str) -> str:
