@@ -18,6 +18,7 @@ from pyramid.httpexceptions import HTTPNotFound
 from pyramid.interfaces import IRouteRequest, IRoutesMapper, IViewClassifier
 from pyramid.registry import Registry
 
+from c2c_otel import application as applications
 from c2c_otel.settings import Settings
 from c2c_otel_exporters import guard
 
@@ -159,6 +160,7 @@ def _path_info(pattern: str) -> str:
 def _configured(settings: Settings, route_prefix: str | None) -> Any:
     registry = Registry("c2c_otel")
     registry.c2c_settings = settings
+    applications.of(registry).route_prefix = route_prefix
     config = Configurator(registry=registry)
     config.setup_registry(settings={})
     config.route_prefix = route_prefix

@@ -10,8 +10,9 @@ import orjson
 from pyramid.httpexceptions import HTTPException
 from pyramid.response import Response
 
-from c2c_otel import auth
+from c2c_otel import admin, auth
 from c2c_otel_exporters import guard
+from c2c_otel_views import parameters
 
 __all__ = ["add_view", "error", "includeme", "json_response"]
 
@@ -20,14 +21,34 @@ _logger = logging.getLogger("c2c_otel")
 View = Callable[[Any], Response]
 
 
+_HEADERS = (("Referrer-Policy", "no-referrer"), ("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY"))
+"""Of every answer, unless the view has set them: a ``secret`` in the address stays there."""
+
+_NOT_FORWARDED = frozenset({"content-type", "content-length"})
+
+
 def add_view(
-    config: Any, name: str, path: str, view: View, methods: tuple[str, ...] = ("GET",), *, protected: bool = False
+    config: Any,
+    name: str,
+    path: str,
+    view: View,
+    methods: tuple[str, ...] = ("GET",),
+    *,
+    protected: bool = False,
+    login: bool = False,
 ) -> None:
     """Serve a path: by ``view`` for these methods (HEAD comes with GET), else 405.
-    ``protected``: for who has the secret."""
+
+    ``protected``: for who has the secret, as are all views where ``C2C_OPEN_VIEWS`` is off; without a secret such a
+    view does not exist. ``login``: one that shows who comes without the secret how to log in, and nothing else.
+    """
+    settings = admin.settings_of(config)
+    if protected or not settings.open_views:
+        if not settings.secret:
+            return
+        if protected or not login:
+            view = _protected(view)
     config.include("c2c_otel_views.answers")
-    if protected:
-        view = _protected(view)
     allowed = sorted({*methods, "HEAD"} if "GET" in methods else methods)
     config.add_route(name, path)
     config.add_view(_view(view), route_name=name, request_method=tuple(allowed), http_cache=0)
@@ -36,7 +57,18 @@ def add_view(
 
 def _view(view: View) -> Callable[[Any, Any], Response]:
     """Pyramid looks at a view's arguments; these are always the same."""
-    return lambda _context, request: view(request)
+
+    def answer(_context: Any, request: Any) -> Response:
+        parameters.check(request)
+        return _guarded(view(request))
+
+    return answer
+
+
+def _guarded(response: Response) -> Response:
+    for name, value in _HEADERS:
+        response.headers.setdefault(name, value)
+    return response
 
 
 def _protected(view: View) -> View:
@@ -69,9 +101,18 @@ def error(status: int, message: str) -> Response:
 
 def _failed(problem: Any, request: Any) -> Response:
     if isinstance(problem, HTTPException):
-        return error(problem.status_int, problem.detail or problem.title)
+        return _guarded(_as_json(problem))
     guard.failed(f"view {request.path_info}")  # one of ours, wherever it is mounted
-    return error(500, "Internal error; see the service's log.")
+    return _guarded(error(500, "Internal error; see the service's log."))
+
+
+def _as_json(problem: HTTPException) -> Response:
+    """With its headers: Retry-After, Allow, Location ..."""
+    response = error(problem.status_int, problem.detail or problem.title)
+    for name, value in problem.headers.items():
+        if name.lower() not in _NOT_FORWARDED:
+            response.headers.add(name, value)
+    return response
 
 
 def includeme(config: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pyramid.httpexceptions import HTTPBadRequest
 
-__all__ = ["flag", "integer", "number", "only", "refuse", "text"]
+__all__ = ["check", "flag", "integer", "number", "only", "refuse", "text"]
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _MISSING: Any = object()
@@ -22,14 +22,29 @@ def refuse(name: str, value: object, expected: str) -> HTTPBadRequest:
 
 def text(request: Any, name: str, default: Any = _MISSING, expected: str = "text") -> Any:
     """The parameter, or the default. Raises `HTTPBadRequest` where it is missing and there is no default."""
-    values = request.params.getall(name)
+    values = _all(request, name)
     if len(values) > 1:
         raise HTTPBadRequest(f"{name} is given {len(values)} times; expected {expected}, once.")
     if values:
+        if not isinstance(values[0], str):
+            raise HTTPBadRequest(f"{name} is a file; expected {expected}.")
         return values[0]
     if default is _MISSING:
         raise HTTPBadRequest(f"{name} is missing; expected {expected}.")
     return default
+
+
+def check(request: Any) -> None:
+    """Raises `HTTPBadRequest` where the query or the form cannot be read at all."""
+    _all(request, "")
+
+
+def _all(request: Any, name: str) -> list[Any]:
+    try:
+        values: list[Any] = request.params.getall(name)
+    except Exception:  # bytes that are no UTF-8, a multipart form without its boundary, ...
+        raise HTTPBadRequest("The parameters cannot be read; expected a query and a form in UTF-8.") from None
+    return values
 
 
 def flag(request: Any, name: str, default: Any = _MISSING) -> Any:

@@ -1,0 +1,140 @@
+"""Wrong secrets, counted for each client over all workers: who tries too often is refused for a while.
+
+A failed try costs one count in the shared store. Who is refused is told to every worker, so that a right secret costs a
+look into a dictionary. Where the store is away, each worker counts for itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from c2c_otel import shared
+
+__all__ = ["LIMIT", "PEER_LIMIT", "SECONDS", "Client", "client", "failed", "seconds_left"]
+
+LIMIT = 10
+"""Failed tries of one client in `SECONDS`; with the last one it is refused for as long again."""
+
+PEER_LIMIT = 100
+"""Failed tries of all clients behind one proxy: X-Forwarded-For tells them apart, and who guesses may invent it."""
+
+SECONDS = 60.0
+
+_MOST = 1000
+"""Names that a worker counts by itself while the store is away, and that it holds refused by itself."""
+
+_TOPIC = "auth_failures"
+_logger = logging.getLogger("c2c_otel.auth")
+
+
+class Client(NamedTuple):
+    """Who asks. ``address``: for the log. ``names``: what is counted, with the limit of each."""
+
+    address: str
+    names: tuple[tuple[str, int], ...]
+
+
+def client(environ: Mapping[str, Any]) -> Client:
+    """The first address of X-Forwarded-For where it is one (as Pyramid's client_addr), else the peer's.
+
+    IPv6 is counted by /64, which is what one customer has."""
+    peer = environ.get("REMOTE_ADDR") or ""
+    forwarded = _address(environ.get("HTTP_X_FORWARDED_FOR", "").partition(",")[0].strip())
+    direct = _address(peer)
+    if forwarded is None:
+        return Client(str(direct or "a local socket"), ((_name(direct), LIMIT),))
+    if forwarded == direct:
+        return Client(str(direct), ((_name(direct), LIMIT),))
+    return Client(str(forwarded), ((_name(forwarded), LIMIT), (f"by {_name(direct)}", PEER_LIMIT)))
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _address(text: str) -> _Address | None:
+    """Of "192.0.2.1", "192.0.2.1:80", "2001:db8::1", "[2001:db8::1]:80"; IPv4 in IPv6 is IPv4."""
+    if len(text) > 60:
+        return None
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        found = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def _name(address: _Address | None) -> str:
+    if isinstance(address, ipaddress.IPv6Address):
+        return f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"
+    return str(address or "local")
+
+
+# -- who is refused ---------------------------------------------------------------------------------------------------
+
+_refused_everywhere: dict[str, float] = {}
+_refused_here: dict[str, float] = {}
+_counted_here: dict[str, tuple[int, float]] = {}
+"""Name -> number and when it is forgotten (epoch seconds)."""
+
+
+def seconds_left(who: Client) -> int:
+    """For how many seconds (rounded up) this client is refused; 0 where it is not."""
+    now = time.time()
+    until = max(max(_refused_everywhere.get(name, 0.0), _refused_here.get(name, 0.0)) for name, _ in who.names)
+    return math.ceil(min(until - now, SECONDS)) if until > now else 0
+
+
+def failed(who: Client) -> None:
+    """Count a failed try; with one too many the client is refused from now on."""
+    for name, limit in who.names:
+        if _count(name) >= limit:
+            _refuse(name)
+
+
+def _count(name: str) -> int:
+    try:
+        return shared.backend().count(_TOPIC, name, SECONDS)
+    except shared.Unavailable:
+        now = time.time()
+        number, forgotten = _counted_here.get(name, (0, 0.0))
+        if forgotten <= now:
+            number, forgotten = 0, now + SECONDS
+        _put(_counted_here, name, (number + 1, forgotten))
+        return number + 1
+
+
+def _refuse(name: str) -> None:
+    _logger.warning("Too many wrong secrets from %s: no secret is taken from there for %d seconds", name, SECONDS)
+    until = time.time() + SECONDS
+    _put(_refused_here, name, until)
+    try:
+        _topic.set(name, until, SECONDS)
+    except shared.Unavailable:
+        pass  # each worker counts for itself, then
+
+
+def _put(target: dict[str, Any], name: str, value: Any) -> None:
+    """Set it; of too many, the one that was set first goes."""
+    target.pop(name, None)
+    target[name] = value
+    while len(target) > _MOST:
+        try:
+            del target[next(iter(target))]
+        except (KeyError, RuntimeError, StopIteration):  # another thread is at it
+            break
+
+
+def _apply(entries: Mapping[str, Any]) -> None:
+    global _refused_everywhere
+    _refused_everywhere = {name: float(until) for name, until in entries.items() if isinstance(until, (int, float))}
+
+
+_topic = shared.Topic("auth_throttled", _apply)
