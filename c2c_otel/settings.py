@@ -195,7 +195,16 @@ def _names(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-_PRIVATE = "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 ::1/128 fc00::/7 fe80::/10".split()
+_PRIVATE = (
+    "127.0.0.0/8",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+    "169.254.0.0/16",
+    "::1",
+    "fc00::/7",
+    "fe80::/10",
+)
 
 
 def _networks(value: str) -> tuple[Network, ...]:
@@ -336,6 +345,13 @@ class Settings:
         _seconds,
         600.0,
         "The profiler switches itself off after this many seconds.",
+    )
+    sql_profiler_timeout_seconds: float = _row(
+        "C2C_SQL_PROFILER_TIMEOUT_SECONDS",
+        "c2c.sql_profiler_timeout_seconds",
+        _seconds,
+        10.0,
+        "How long a SELECT may take when EXPLAIN ANALYZE runs it once more; the server ends it then.",
     )
     debug_view_enabled: bool = _row("C2C_DEBUG_VIEW_ENABLED", "c2c.debug_view_enabled", _flag, False, "Serve debug/*.")
     enable_exception_handling: bool = _row(
@@ -501,6 +517,29 @@ class Settings:
         _text,
         "broadcast_api_",
         "In front of each channel and key in Redis: services that share a Redis differ in it.",
+    )
+
+    # Database sessions
+    db_max_lag: float | None = _row(
+        "C2C_DB_MAX_LAG_SECONDS",
+        "c2c.db_max_lag_seconds",
+        _duration,
+        None,
+        "A replica that is further behind is not read from; unset, any lag will do.",
+    )
+    db_replica_interval: float = _row(
+        "C2C_DB_REPLICA_INTERVAL_SECONDS",
+        "c2c.db_replica_interval_seconds",
+        _seconds,
+        5.0,
+        "Each worker looks at its replica this often: whether it answers, how far it is behind.",
+    )
+    db_connect_timeout: float = _row(
+        "C2C_DB_CONNECT_TIMEOUT_SECONDS",
+        "c2c.db_connect_timeout_seconds",
+        _seconds,
+        3.0,
+        "A replica that takes longer to answer is down; no request waits for it longer than that.",
     )
 
     # Sentry

@@ -21,7 +21,7 @@ from opentelemetry.util.http import get_excluded_urls
 from pyramid.httpexceptions import HTTPException
 from pyramid.threadlocal import RequestContext
 
-from c2c_otel import admin, application, request_id, telemetry
+from c2c_otel import admin, application, client_info, request_id, telemetry
 from c2c_otel.current_request import KEY
 from c2c_otel.instrumentation import exchange as exchanges
 from c2c_otel.instrumentation import pyramid_render, wsgi_attributes, wsgi_body
@@ -121,6 +121,7 @@ class TracedRouter(_SpannedRouter):
         super().__init__(registry)
         self._c2c_traced = False
         self._c2c_admin: admin.Admin | None = None
+        self._c2c_proxies: client_info.Resolver | None = None
         self._c2c_classes = RequestClasses()
         self._c2c_excluded: Callable[[str], bool] | None = None
         self._c2c_captured: wsgi_attributes.CapturedHeaders | None = None
@@ -140,6 +141,8 @@ class TracedRouter(_SpannedRouter):
         if getattr(registry, "package_name", None) in _INSIDE_OTHERS:
             return
         process.application_ready()
+        if decided.included:
+            self._c2c_proxies = client_info.Resolver(settings.trusted_proxies)
         if decided.included or (_every_application and settings.auto_include):
             self._c2c_admin = admin.Admin(registry, settings, decided.route_prefix, _AdminRouter)
         excluded = get_excluded_urls("PYRAMID")
@@ -162,6 +165,8 @@ class TracedRouter(_SpannedRouter):
         return RequestContext(request)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if self._c2c_proxies is not None:
+            self._c2c_proxies.resolve(environ)
         if not self._c2c_traced:
             return self._c2c_answer(environ, start_response)
         exchange = None
