@@ -68,7 +68,7 @@ def listen(calls: Calls) -> None:
         call: Call | None = getattr(context, _CALL, None)
         if call is not None:
             delattr(context, _CALL)
-            calls.finish(call, error)
+            calls.finish(call, error, context if error is None else None)
 
     for name, listener in (
         ("before_cursor_execute", before),

@@ -24,9 +24,9 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from sqlalchemy.engine import Connection
 from wrapt import wrap_function_wrapper
 
-from c2c_otel import sql_request_id, telemetry
+from c2c_otel import sql_profiler, sql_request_id, telemetry
 from c2c_otel.instrumentation import client, sql_events
-from c2c_otel.instrumentation.sql_target import Target, target_of
+from c2c_otel.instrumentation.sql_target import ROUTE, Target, target_of
 from c2c_otel.tracing import attach_span, detach
 from c2c_otel_exporters import guard, names, sql
 
@@ -110,7 +110,8 @@ class Calls:
 
     def statement(self, func: _Method, connection: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Around ``_exec_single_context(dialect, context, ...)`` and ``_exec_insertmany_context``."""
-        call = self.begin(connection, args[1] if len(args) > 1 else kwargs["context"])
+        context = args[1] if len(args) > 1 else kwargs["context"]
+        call = self.begin(connection, context)
         if call is None:
             return func(*args, **kwargs)
         try:
@@ -118,7 +119,7 @@ class Calls:
         except BaseException as error:
             self.finish(call, error)
             raise
-        self.finish(call, None)
+        self.finish(call, None, context)
         return result
 
     def begin(self, connection: Any, context: Any) -> Call | None:
@@ -136,6 +137,8 @@ class Calls:
             target = target_of(connection)
             call = Call(target, statement, operation, summary)
             attributes = target.attributes.copy()
+            if ROUTE in (options := connection.get_execution_options()):
+                attributes.update(options[ROUTE])
             attributes["db.query.text"] = statement.text
             if summary:
                 attributes["db.query.summary"] = summary
@@ -156,8 +159,8 @@ class Calls:
             call.started = perf_counter()
         return call
 
-    def finish(self, call: Call, error: BaseException | None) -> None:
-        """The statement has been executed or has failed; both are measured."""
+    def finish(self, call: Call, error: BaseException | None, context: Any = None) -> None:
+        """The statement has been executed, by this context of SQLAlchemy's, or has failed; both are measured."""
         seconds = perf_counter() - call.started
         try:
             detach(call.token)
@@ -174,7 +177,8 @@ class Calls:
                 call.summary,
                 kind,
             ).observe(seconds, call.span)
-            call.span.end()
+            if sql_profiler.active is None or context is None or not sql_profiler.offer(call, context, seconds):
+                call.span.end()
         except Exception:
             guard.failed("sqlalchemy.finish")
 
@@ -201,6 +205,7 @@ class Calls:
         try:
             target = target_of(connection)
             attributes = {**target.attributes, "db.operation.name": name, "db.query.summary": name}
+            attributes.update(connection.get_execution_options().get(ROUTE, ()))
             span = self._tracers().start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
             token = attach_span(span, current)
         except Exception:
