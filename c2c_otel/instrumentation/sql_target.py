@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["Target", "target_of"]
+__all__ = ["ROUTE", "Target", "target_of"]
+
+ROUTE = "c2c_otel_route"
+"""An execution option of connections: attributes that their spans have too (`c2c_otel.db.routing`)."""
 
 _KEY = "_c2c_otel_target"
 
