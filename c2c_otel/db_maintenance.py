@@ -19,17 +19,13 @@ _NAME = "readonly"
 _logger = logging.getLogger("c2c_otel")
 
 _readonly = False
-_topic: shared.Topic | None = None
 _callbacks: list[Callable[[bool], None]] = []
 
 
 def init() -> shared.Topic:
     """Follow what is stored, in this process and in those that it forks. Idempotent; without it, `is_readonly` is
     False in this process."""
-    global _topic
-    if _topic is None:
-        _topic = shared.Topic("db_maintenance", _apply)
-    return _topic
+    return shared.find("db_maintenance") or shared.Topic("db_maintenance", _apply)
 
 
 def is_readonly() -> bool:

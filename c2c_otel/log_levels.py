@@ -41,16 +41,12 @@ class _Held(NamedTuple):
 
 
 _held: dict[str, _Held] = {}
-_topic: shared.Topic | None = None
 
 
 def init() -> shared.Topic:
     """Follow what is stored, in this process and in those that it forks. Idempotent; without it, this process does not
     hear of changes that others make."""
-    global _topic
-    if _topic is None:
-        _topic = shared.Topic("log_levels", _apply, insist=True)
-    return _topic
+    return shared.find("log_levels") or shared.Topic("log_levels", _apply, insist=True)
 
 
 def get(name: str) -> Level:

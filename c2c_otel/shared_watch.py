@@ -37,6 +37,7 @@ class Watch:
         """In a forked child: no thread, and locks that nobody holds."""
         self._lock = threading.Lock()
         self._wake = threading.Event()
+        self._stopping = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -54,13 +55,21 @@ class Watch:
         """Something new may end sooner than what is being waited for."""
         self._wake.set()
 
+    def stop(self, timeout: float = 5) -> None:
+        """For tests: no longer, whoever listens. Waits for the thread."""
+        with self._lock:
+            self._stopping, thread = True, self._thread
+        self._wake.set()
+        if thread is not None:
+            thread.join(timeout)
+
     def _run(self) -> None:
         listened = False  # it is started while the process is about to
         while True:
             self._wake.wait(self._pause())
             self._wake.clear()
             with self._lock:
-                if listened and not broadcast.get().joined:
+                if self._stopping or (listened and not broadcast.get().joined):
                     self._thread = None
                     return
                 listened = broadcast.get().joined
