@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from redis import Redis
     from redis.connection import AbstractConnection, ConnectionPool
 
-__all__ = ["check", "configured", "connection", "describe", "master", "quiet", "reason", "replica"]
+__all__ = ["check", "configured", "connection", "describe", "master", "own", "quiet", "reason", "replica"]
 
 TIMEOUT_SECONDS = 2.0
 """For a connection, and for an answer: a Redis in the same network that needs longer is not well."""
@@ -106,10 +106,14 @@ def replica(settings: Settings) -> Redis:
     return _client(settings, "replica" if settings.redis_sentinels else "master")
 
 
+def own(settings: Settings) -> Redis:
+    """The client of our own machinery: to the master, with undecoded answers whatever the options say."""
+    return _client(settings, "own")
+
+
 def connection(settings: Settings) -> AbstractConnection:
     """A new connection to the master, in nobody's pool and not connected, with RESP 2 and undecoded answers."""
-    pool = _pool(settings, "master")
-    pool.connection_kwargs.update(protocol=2, decode_responses=False, health_check_interval=0)
+    pool = _pool(settings, "own")
     made: AbstractConnection = pool.connection_class(**pool.connection_kwargs)
     made.c2c_pool = pool  # type: ignore[attr-defined] # a connection behind sentinels has but a weak reference to it
     return made
@@ -157,6 +161,12 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+_FIXED: dict[str, dict[str, Any]] = {
+    "master": {},
+    "replica": {},
+    "own": {"protocol": 2, "decode_responses": False, "health_check_interval": 0},
+}
+
 # -- pools ------------------------------------------------------------------------------------------------------------
 
 
@@ -164,10 +174,10 @@ def _pool(settings: Settings, role: str) -> ConnectionPool:
     if not configured(settings):
         raise ConfigurationError("C2C_REDIS_URL", "", "a Redis, here or in C2C_REDIS_SENTINELS", "Set one.")
     options = _defaults() | dict(settings.redis_options)
-    own = {name: options.pop(name) for name in list(options) if name.startswith(redis_options.SENTINELS)}
+    theirs = {name: options.pop(name) for name in list(options) if name.startswith(redis_options.SENTINELS)}
     if settings.redis_sentinels:
-        return _sentinel_pool(settings, role, options, own)
-    return _url_pool(settings, options)
+        return _sentinel_pool(settings, role, options | _FIXED[role], theirs)
+    return _url_pool(settings, options, _FIXED[role])
 
 
 def _defaults() -> dict[str, Any]:
@@ -183,8 +193,8 @@ def _defaults() -> dict[str, Any]:
     }
 
 
-def _url_pool(settings: Settings, options: dict[str, Any]) -> ConnectionPool:
-    from redis.connection import ConnectionPool, SSLConnection
+def _url_pool(settings: Settings, options: dict[str, Any], fixed: dict[str, Any]) -> ConnectionPool:
+    from redis.connection import ConnectionPool, SSLConnection, parse_url
 
     for name in _OF_SENTINEL:
         options.pop(name, None)
@@ -196,28 +206,29 @@ def _url_pool(settings: Settings, options: dict[str, Any]) -> ConnectionPool:
         options["connection_class"] = SSLConnection
     if settings.redis_db is not None:
         options.setdefault("db", settings.redis_db)
-    return ConnectionPool.from_url(url, **options)  # what stands in the URL wins
+    told = parse_url(url)  # type: ignore[no-untyped-call] # redis-py has no types there
+    return ConnectionPool(**{**options, **told, **fixed})
 
 
-def _sentinel_pool(settings: Settings, role: str, options: dict[str, Any], own: dict[str, Any]) -> ConnectionPool:
+def _sentinel_pool(settings: Settings, role: str, options: dict[str, Any], theirs: dict[str, Any]) -> ConnectionPool:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
     from redis.sentinel import Sentinel, SentinelConnectionPool
 
-    theirs: dict[str, Any] = {
+    of_clients: dict[str, Any] = {
         "socket_timeout": SENTINEL_SECONDS,
         "socket_connect_timeout": SENTINEL_SECONDS,
         "protocol": 2,
         "retry": Retry(NoBackoff(), 0),
-        **{name.removeprefix(redis_options.SENTINELS): value for name, value in own.items()},
+        **{name.removeprefix(redis_options.SENTINELS): value for name, value in theirs.items()},
     }
     sentinel = Sentinel(  # type: ignore[no-untyped-call] # redis-py has no types there
         list(settings.redis_sentinels),
-        sentinel_kwargs=theirs,
+        sentinel_kwargs=of_clients,
         **{name: options.pop(name) for name in _OF_SENTINEL if name in options},
     )
     if settings.redis_db is not None:
         options["db"] = settings.redis_db
     return SentinelConnectionPool(  # type: ignore[no-untyped-call] # likewise
-        settings.redis_servicename, sentinel, is_master=role == "master", **options
+        settings.redis_servicename, sentinel, is_master=role != "replica", **options
     )

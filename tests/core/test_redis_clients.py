@@ -104,9 +104,7 @@ def test_a_url_is_described_without_credentials(url: str, described: str) -> Non
 
 
 def test_sentinels_win_over_the_url() -> None:
-    settings = load(
-        url="redis://other", sentinels="a:1, [::1]:2", db="3", options="password=secret,sentinel_password=s2"
-    )
+    settings = load(url="redis://other", sentinels="a:1, [::1]:2", db="3", options="password=pa,sentinel_password=s2")
     assert redis_clients.describe(settings) == "sentinel://a:1,[::1]:2/mymaster/3"
     client = redis_clients.master(settings)
     pool = client.connection_pool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def _info(port: int, section: str) -> dict[str, str]:
 
 
 def _serve(program: Program, directory: Path, port: int, *more: str) -> Process:
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     argv = [program.path, "--port", str(port), "--bind", "127.0.0.1", "--dir", directory, "--save", ""]
     argv += ["--appendonly", "no", "--repl-diskless-sync", "yes", "--repl-diskless-sync-delay", "0", *more]
     process = Process(argv, directory / "log", env=program.environ())
@@ -76,7 +77,22 @@ class Redis(Server):
 
     def _stop(self) -> None:
         if self._process:
+            self.signal(signal.SIGCONT)
             self._process.stop()
+
+    def kill(self) -> None:
+        """It dies, and forgets everything."""
+        assert self._process
+        self._process.stop(signal.SIGKILL)
+
+    def restart(self) -> None:
+        """After `kill`: another one, empty, on the same port."""
+        self._process = _serve(_program(), self.directory / "data", self.port)
+
+    def signal(self, number: int) -> None:
+        """SIGSTOP: connections stay, and nobody answers. SIGCONT: it goes on."""
+        assert self._process
+        self._process.send_signal(number)
 
     def command(self, *words: str) -> object:
         """One command (words without spaces), past every instrumented client."""
@@ -114,6 +130,10 @@ class Sentinel(Server):
     def kill_master(self) -> None:
         """The first master dies, and the sentinel finds out by itself; see `wait_for_failover`."""
         self._processes["master"].stop(9)
+
+    def failover(self) -> None:
+        """The replica is made the master while the master lives, and becomes a replica; see `wait_for_failover`."""
+        command(self.port, "SENTINEL", "FAILOVER", MASTER_NAME)
 
     def wait_for_failover(self) -> int:
         """Until the first replica is the master, and writes; its port."""
