@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from pyramid.httpexceptions import HTTPException, HTTPForbidden
 from pyramid.response import Response
 
 from c2c_otel import admin, auth, telemetry
 from c2c_otel import index as hooks
 from c2c_otel.index import Html, button, escape, form, input_, section
 from c2c_otel_exporters import guard, hostname
-from c2c_otel_views import answers, pages, sections
+from c2c_otel_views import answers, pages, parameters, sections
 
 __all__ = ["includeme", "index"]
 
@@ -20,8 +21,40 @@ _USER = Html('<input hidden autocomplete="username" value="c2c-otel">')
 """For password managers, which keep no password without a user; it is not sent."""
 
 
+class _SeeOther(Response):  # type: ignore[misc]  # Pyramid is not typed
+    """To a path of this host, by whatever host and scheme the browser knows it: WebOb would make it absolute from what
+    the last proxy says, and the page's policy stops a form that leads elsewhere."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(status=303, headerlist=[("Location", path), ("Content-Length", "0")])
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        start_response(self.status, list(self.headerlist))
+        return []
+
+
 def index(request: Any) -> Response:
-    return _page(request, auth.is_auth(request))
+    """GET shows the page. POST with the ``secret`` logs in, with an empty one logs out; then the browser asks for the
+    page, so that it can be loaded again. A wrong secret is a 403 or 429, with the form."""
+    known = auth.is_auth(request)
+    given = parameters.text(request, "secret", None, "the secret")
+    if given and not known:
+        return _refused(request)
+    if request.method == "POST" and given is not None:
+        return _SeeOther(request.route_path("c2c_index"))
+    return _page(request, known)
+
+
+def _refused(request: Any) -> Response:
+    try:
+        auth.auth_view(request)
+    except HTTPException as problem:
+        said = "That is not the secret." if problem.status_int == HTTPForbidden.code else str(problem.detail)
+        response = _page(request, False, said, problem.status_int)
+        if "Retry-After" in problem.headers:
+            response.headers["Retry-After"] = problem.headers["Retry-After"]
+        return response
+    return _page(request, False)  # there is no secret to have
 
 
 def _page(request: Any, known: bool, said: str = "", status: int = 200) -> Response:
@@ -35,7 +68,7 @@ def _page(request: Any, known: bool, said: str = "", status: int = 200) -> Respo
 
 
 def _parts(request: Any, known: bool) -> list[Html]:
-    shown = sections.Shown(request)
+    shown = sections.Shown(request, known)
     made = [part(shown) for part in (*sections.OPEN, *(sections.PROTECTED if known else ()))]
     return [*made, _of_the_application(request, known)]
 
@@ -88,5 +121,5 @@ def includeme(config: Any) -> None:
     if not base:
         return
     methods = ("GET", "POST") if admin.settings_of(config).secret else ("GET",)
-    answers.add_view(config, "c2c_index", base, index, methods)
-    answers.add_view(config, "c2c_index_slash", f"{base}/", index, methods)
+    answers.add_view(config, "c2c_index", base, index, methods, login=True)
+    answers.add_view(config, "c2c_index_slash", f"{base}/", index, methods, login=True)

@@ -47,10 +47,16 @@ def _all(request: Any, name: str) -> list[Any]:
     return values
 
 
+def _filled_in(request: Any, name: str, default: Any, expected: str) -> str | None:
+    """The text; None where there is a default for it and it is missing, or empty as what a form leaves blank."""
+    found: str | None = text(request, name, default if default is _MISSING else None, expected)
+    return None if not found and default is not _MISSING else found
+
+
 def flag(request: Any, name: str, default: Any = _MISSING) -> Any:
     """1, true, yes, on, 0, false, no or off, in any case."""
     expected = "one of 1, true, yes, on, 0, false, no, off"
-    found = text(request, name, None if default is not _MISSING else _MISSING, expected)
+    found = _filled_in(request, name, default, expected)
     if found is None:
         return default
     try:
@@ -62,7 +68,7 @@ def flag(request: Any, name: str, default: Any = _MISSING) -> Any:
 def integer(request: Any, name: str, low: int, high: int, default: Any = _MISSING) -> Any:
     """An integer from low to high, both included."""
     expected = f"an integer from {low} to {high}"
-    found = text(request, name, None if default is not _MISSING else _MISSING, expected)
+    found = _filled_in(request, name, default, expected)
     if found is None:
         return default
     try:
@@ -77,7 +83,7 @@ def integer(request: Any, name: str, low: int, high: int, default: Any = _MISSIN
 def number(request: Any, name: str, low: float, high: float, default: Any = _MISSING, unit: str = "") -> Any:
     """A finite number from low to high, both included; ``unit`` is for the message."""
     expected = f"a number{f' of {unit}' if unit else ''} from {low:g} to {high:g}"
-    found = text(request, name, None if default is not _MISSING else _MISSING, expected)
+    found = _filled_in(request, name, default, expected)
     if found is None:
         return default
     try:
@@ -92,7 +98,9 @@ def number(request: Any, name: str, low: float, high: float, default: Any = _MIS
 def only(request: Any, name: str, choices: Collection[str], default: Any = _MISSING) -> Any:
     """One of these words."""
     expected = f"one of {', '.join(choices)}"
-    found = text(request, name, default, expected)
-    if found is not default and found not in choices:
+    found = _filled_in(request, name, default, expected)
+    if found is None:
+        return default
+    if found not in choices:
         raise refuse(name, found, expected)
     return found

@@ -19,9 +19,10 @@ _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 
 
 class Shown:
-    """One request's view of the routes there are."""
+    """One request's view of the routes there are. ``known``: of who has the secret."""
 
-    def __init__(self, request: Any) -> None:
+    def __init__(self, request: Any, known: bool) -> None:
+        self.known = known
         self._request = request
         self._routes = request.registry.getUtility(IRoutesMapper)
         self._token = auth.csrf_token(request)
@@ -50,7 +51,7 @@ class Shown:
     def change(self, route: str, title: str, what: str, *forms: tuple[Html, ...]) -> Html:
         """Forms that change something; each is its content."""
         url = self.url(route)
-        if url is None:
+        if url is None or not self.known:
             return Html("")
         token = input_("csrf_token", type_="hidden", value=self._token) if self._token else Html("")
         return _try(title, what, *(form(url, token, *content, method="post") for content in forms))
@@ -72,6 +73,12 @@ def _measurements(shown: Shown) -> Html:
         shown.links(
             ("c2c_metrics", "Metrics", "all workers together, for Prometheus and OpenMetrics"),
             ("c2c_read_stats_json", "Statistics", "timers, counters and gauges of all workers as JSON"),
+        ),
+        shown.change(
+            "c2c_read_stats_json",
+            "Reset the statistics",
+            "Shows them once more, and begins anew; the metrics go on.",
+            (input_("reset", type_="hidden", value="1"), button("Reset")),
         ),
     )
 
@@ -98,10 +105,10 @@ def _logging(shown: Shown) -> Html:
     name = input_("name", "Logger", placeholder="sqlalchemy.engine", required=True)
     return _section(
         "Log levels",
-        shown.links(("c2c_logging_level", "Overrides", "the levels that were changed here")),
-        shown.ask("c2c_logging_level", "Look", "The level of a logger.", name, button("Show")),
+        shown.links(("c2c_otel_logging_level", "Overrides", "the levels that were changed here")),
+        shown.ask("c2c_otel_logging_level", "Look", "The level of a logger.", name, button("Show")),
         shown.change(
-            "c2c_logging_level",
+            "c2c_otel_logging_level",
             "Change",
             "In all workers, and in those that come. With a duration it reverts by itself.",
             (
@@ -112,7 +119,7 @@ def _logging(shown: Shown) -> Html:
             ),
         ),
         shown.change(
-            "c2c_logging_level",
+            "c2c_otel_logging_level",
             "Reset",
             "The logger has the level again that its configuration gave it.",
             (name, input_("reset", type_="hidden", value="1"), button("Reset")),
@@ -124,9 +131,9 @@ def _maintenance(shown: Shown) -> Html:
     readonly = {word: input_("readonly", type_="hidden", value=word) for word in ("true", "false")}
     return _section(
         "Database maintenance",
-        shown.links(("c2c_db_maintenance", "State", "whether the service is read-only")),
+        shown.links(("c2c_otel_db_maintenance", "State", "whether the service is read-only")),
         shown.change(
-            "c2c_db_maintenance",
+            "c2c_otel_db_maintenance",
             "Change",
             "Read-only, nothing is written to the database; in all workers, until it is ended.",
             (readonly["true"], button("Begin read-only")),
