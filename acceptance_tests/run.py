@@ -7,6 +7,7 @@ until Ctrl-C.
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -28,6 +29,7 @@ c2c-otel demo is up: 4 gunicorn workers, one service. Try:
   {url}/                     the demo's pages
   {url}/metrics              Prometheus, the same whichever worker answers
   {url}/c2c                  the open views
+  {url}/c2c?secret={secret}  all views; the secret is a new one with each start
   {url}/c2c/stats.json       timers of all workers
   curl -si {url}/api/hello   X-Request-ID and Server-Timing in the answer
   curl -s {url}/api/call     an outgoing call, with the same request id
@@ -94,6 +96,7 @@ def main() -> int:
     """Start, show, stop."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
+    secret = secrets.token_urlsafe(12)
     sink = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sink.bind(("127.0.0.1", 0))
     sink.settimeout(1)
@@ -108,6 +111,11 @@ def main() -> int:
             "STATSD_PREFIX": "demo",
             "STATS_VIEW": "1",
             "C2C_RUNTIME_DIR": f"{directory}/runtime",
+            "C2C_SECRET": secret,
+            "C2C_LOG_VIEW_ENABLED": "1",
+            "C2C_DB_MAINTENANCE_VIEW_ENABLED": "1",
+            "C2C_SQL_PROFILER_ENABLED": "1",
+            "C2C_DEBUG_VIEW_ENABLED": "1",
         }
         program = str(Path(sys.executable).with_name("c2c-otel-instrument"))
         arguments = ["gunicorn", "-w", "4", "--threads", "8", "-b", f"127.0.0.1:{port}", "--no-control-socket"]
@@ -117,7 +125,7 @@ def main() -> int:
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         try:
             wait_for(f"{url}/", process)
-            print(_TRY.format(url=url), flush=True)
+            print(_TRY.format(url=url, secret=secret), flush=True)
             threading.Thread(target=show_statsd, args=(sink,), daemon=True).start()
             for path in ("/api/hello", "/api/order", "/api/call"):
                 urllib.request.urlopen(url + path, timeout=10).close()

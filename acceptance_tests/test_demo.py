@@ -34,6 +34,7 @@ class Demo:
         self.process = Process(argv, directory / "printed", env=environ, cwd=ROOT)
         self.process.wait_until("Ctrl-C stops.", lambda: "Ctrl-C stops." in self.process.output(), 60)
         self.url = re.findall(r"http://127\.0\.0\.1:\d+", self.process.output())[0]
+        (self.secret,) = re.findall(r"/c2c\?secret=(\S+)", self.process.output())
 
     def get(self, path: str, accept: str = "*/*") -> str:
         request = urllib.request.Request(self.url + path, headers={"Accept": accept, "Connection": "close"})
@@ -81,6 +82,20 @@ def test_the_pages_link_to_what_is_there(demo: Demo) -> None:
                     demo.get(link)
             else:
                 demo.get(link)
+
+
+def test_the_printed_secret_opens_what_is_closed_without_it(demo: Demo) -> None:
+    assert len(demo.secret) >= 16
+    page = demo.get(f"/c2c?secret={demo.secret}")
+    closed = set(re.findall(r'(?:href|action)="(/c2c/[^"]*)"', page)) - set(
+        re.findall(r'href="([^"]*)"', demo.get("/c2c"))
+    )
+    assert {"/c2c/logging/level", "/c2c/db/maintenance", "/c2c/sql_profiler", "/c2c/debug/headers"} <= closed
+    assert json.loads(demo.get(f"/c2c/logging/level?secret={demo.secret}"))["status"] == 200
+    for path in closed:
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            demo.get(path)
+    assert demo.process.output().count(demo.secret) == 1
 
 
 def test_statsd_lines_are_shown_as_they_arrive(demo: Demo) -> None:
@@ -133,7 +148,12 @@ def test_pages_in_a_browser(demo: Demo, chromium: Chromium, tmp_path: Path) -> N
         page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("requestfailed", lambda request: complaints.append(request.url))
-        for name, path in {"home": "/", "c2c": "/c2c", "c2c-slash": "/c2c/"}.items():
+        for name, path in {
+            "home": "/",
+            "c2c": "/c2c",
+            "c2c-slash": "/c2c/",
+            "all": f"/c2c?secret={demo.secret}",
+        }.items():
             answer = page.goto(demo.url + path)
             assert answer is not None
             assert answer.status == 200
@@ -150,6 +170,7 @@ def test_it_takes_the_next_free_port_beside_another(demo: Demo, tmp_path: Path) 
     other = Demo(tmp_path)
     try:
         assert other.url != demo.url
+        assert other.secret != demo.secret
         assert int(other.url.rpartition(":")[2]) > int(demo.url.rpartition(":")[2])
     finally:
         other.process.stop(signal.SIGTERM, timeout=40)
