@@ -27,6 +27,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from c2c_otel import smaps
+
 __all__ = ["MemoryMapProvider", "Provider", "add_provider", "providers"]
 
 Data = Iterable[tuple[Mapping[str, Any], float]]
@@ -79,7 +81,7 @@ class MemoryMapProvider(Provider):
     def __init__(
         self, memory_type: str = "pss", pids: Iterable[int | str] | None = None, refresh_seconds: float = 10.0
     ) -> None:
-        if memory_type not in _FIELDS:
+        if memory_type not in smaps.FIELDS:
             raise ValueError(f"memory_type is {memory_type!r}; expected pss, rss or size")
         super().__init__(
             f"pod_process_smap_{memory_type}_kb", f"Memory of the processes of this service, {memory_type}, in KiB."
@@ -98,30 +100,12 @@ class MemoryMapProvider(Provider):
     def _measure(self) -> Iterator[tuple[Mapping[str, Any], float]]:
         for pid in _own_pids() if self.pids is None else self.pids:
             try:
-                text = Path(f"/proc/{pid}/smaps").read_text(errors="replace")
+                mappings = smaps.read(pid, self.memory_type)
             except OSError:  # gone, or somebody else's
                 continue
-            for name, size in _mappings(text, self.memory_type).items():
-                if size:
+            for name, sizes in mappings.items():
+                if size := sizes[self.memory_type]:
                     yield {"pid": pid, "name": name}, size
-
-
-_FIELDS = {"pss": "Pss", "rss": "Rss", "size": "Size"}
-
-# proc(5): a line "from-to mode offset device inode   name", then lines "Field:   n kB".
-_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ \S{4} [0-9a-f]+ \S+ \d+ *(.*)")
-
-
-def _mappings(smaps: str, memory_type: str) -> dict[str, int]:
-    """KiB by name, from the text of /proc/PID/smaps."""
-    found: dict[str, int] = {}
-    name, field = "", f"{_FIELDS[memory_type]}:"
-    for line in smaps.splitlines():
-        if line.startswith(field):
-            found[name] = found.get(name, 0) + int(line.split()[1])
-        elif match := _MAPPING.fullmatch(line):
-            name = match[1] or "[anon]"
-    return found
 
 
 def _own_pids() -> list[str]:

@@ -177,7 +177,7 @@ def test_an_unreadable_process_is_no_error(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(path: Path, *args: Any, **kwargs: Any) -> str:
         raise PermissionError(path)
 
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert list(MemoryMapProvider().get_data()) == []
 
 

@@ -1,0 +1,45 @@
+"""Which objects there are more of after something was done: a leak shows as growth that comes each time."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from c2c_otel.debug import census
+from c2c_otel.debug.budget import Budget
+
+__all__ = ["Busy", "growth"]
+
+_COUNT_SECONDS = 5.0
+
+_one = threading.Lock()
+
+
+class Busy(Exception):  # noqa: N818 - the word for a state
+    """Another thread is measuring; both would count what the other one does."""
+
+
+def growth(action: Callable[[], object], limit: int = 30, warmup: bool = True) -> list[list[Any]]:
+    """``[type, total, increase]`` of each class that has more objects after the action than before it, biggest increase
+    first. With ``warmup`` it is done once before: what the first time fills (caches, imports) is no leak. What other
+    threads make meanwhile is counted, too. Raises what the action raises, and `Busy`."""
+    if not _one.acquire(blocking=False):
+        raise Busy
+    try:
+        if warmup:
+            action()
+        before = _counted()
+        action()
+        after = _counted()
+    finally:
+        _one.release()
+    increase = Counter({name: count - before[name] for name, count in after.items() if count > before[name]})
+    return [[name, after[name], more] for name, more in increase.most_common(limit)]
+
+
+def _counted() -> Counter[str]:
+    census.collect()
+    return census.count_types(gc.get_objects(), Budget(_COUNT_SECONDS))
