@@ -271,6 +271,7 @@ def _cookie_path(request: Any) -> str:
 
 
 def _is_https(request: Any) -> bool:
-    """Or so says the proxy; who says so without being one gets a cookie that it has to use by https."""
-    forwarded = request.environ.get("HTTP_X_FORWARDED_PROTO") or ""
+    """Or so says any proxy; who says so without being one gets a cookie that it has to use by https."""
+    environ = request.environ
+    forwarded = environ.get("HTTP_X_FORWARDED_PROTO") or environ.get("HTTP_ORIGINAL_X_FORWARDED_PROTO") or ""
     return bool(request.scheme == "https" or forwarded.partition(",")[0].strip().lower() == "https")

@@ -18,7 +18,8 @@ def is_cross_site(environ: Mapping[str, Any]) -> bool:
 
 def is_from_our_page(environ: Mapping[str, Any]) -> bool:
     """As far as the browser says. Where it does not say Sec-Fetch-Site (by http), Origin has to be our host; it is
-    "null" for a page whose referrer policy is no-referrer, as that of ours is, and then says nothing."""
+    "null" for a page whose referrer policy is no-referrer, as that of ours is, and then says nothing. The host that
+    any proxy names will do: the page of another site cannot add headers."""
     if site := environ.get("HTTP_SEC_FETCH_SITE"):
         return site in ("same-origin", "none")
     origin = environ.get("HTTP_ORIGIN") or "null"
@@ -28,8 +29,8 @@ def is_from_our_page(environ: Mapping[str, Any]) -> bool:
         host = _host(urlsplit(origin).netloc)
     except ValueError:
         return False
-    forwarded = (environ.get("HTTP_X_FORWARDED_HOST") or "").split(",")
-    return bool(host) and host in map(_host, (environ.get("HTTP_HOST") or "", *forwarded))
+    forwarded = environ.get("HTTP_X_FORWARDED_HOST") or environ.get("HTTP_ORIGINAL_X_FORWARDED_HOST") or ""
+    return bool(host) and host in map(_host, (environ.get("HTTP_HOST") or "", *forwarded.split(",")))
 
 
 def _host(text: str) -> str:

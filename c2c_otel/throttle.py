@@ -15,13 +15,10 @@ from typing import Any, NamedTuple
 
 from c2c_otel import shared
 
-__all__ = ["LIMIT", "PEER_LIMIT", "SECONDS", "Client", "client", "failed", "seconds_left"]
+__all__ = ["LIMIT", "SECONDS", "Client", "client", "failed", "seconds_left"]
 
 LIMIT = 10
 """Failed tries of one client in `SECONDS`; with the last one it is refused for as long again."""
-
-PEER_LIMIT = 100
-"""Failed tries of all clients behind one proxy: X-Forwarded-For tells them apart, and who guesses may invent it."""
 
 SECONDS = 60.0
 
@@ -33,48 +30,25 @@ _logger = logging.getLogger("c2c_otel.auth")
 
 
 class Client(NamedTuple):
-    """Who asks. ``address``: for the log. ``names``: what is counted, with the limit of each."""
+    """Who asks. ``address``: for the log. ``name``: what is counted."""
 
     address: str
-    names: tuple[tuple[str, int], ...]
+    name: str
 
 
 def client(environ: Mapping[str, Any]) -> Client:
-    """The first address of X-Forwarded-For where it is one (as Pyramid's client_addr), else the peer's.
-
-    IPv6 is counted by /64, which is what one customer has."""
-    peer = environ.get("REMOTE_ADDR") or ""
-    forwarded = _address(environ.get("HTTP_X_FORWARDED_FOR", "").partition(",")[0].strip())
-    direct = _address(peer)
-    if forwarded is None:
-        return Client(str(direct or "a local socket"), ((_name(direct), LIMIT),))
-    if forwarded == direct:
-        return Client(str(direct), ((_name(direct), LIMIT),))
-    return Client(str(forwarded), ((_name(forwarded), LIMIT), (f"by {_name(direct)}", PEER_LIMIT)))
-
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def _address(text: str) -> _Address | None:
-    """Of "192.0.2.1", "192.0.2.1:80", "2001:db8::1", "[2001:db8::1]:80"; IPv4 in IPv6 is IPv4."""
-    if len(text) > 60:
-        return None
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
+    """By REMOTE_ADDR: the peer, or whom a trusted proxy says to speak for (`c2c_otel.client_info`). What anybody may
+    write into X-Forwarded-For does not count. IPv6 is counted by /64, which is what one customer has."""
+    text = environ.get("REMOTE_ADDR") or ""
     try:
-        found = ipaddress.ip_address(text.partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
-        return None
-    return getattr(found, "ipv4_mapped", None) or found
-
-
-def _name(address: _Address | None) -> str:
+        return Client("a local socket", "local")
     if isinstance(address, ipaddress.IPv6Address):
-        return f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64"
-    return str(address or "local")
+        if address.ipv4_mapped is None:
+            return Client(str(address), f"{ipaddress.IPv6Address(int(address) >> 64 << 64)}/64")
+        address = address.ipv4_mapped
+    return Client(str(address), str(address))
 
 
 # -- who is refused ---------------------------------------------------------------------------------------------------
@@ -88,15 +62,14 @@ _counted_here: dict[str, tuple[int, float]] = {}
 def seconds_left(who: Client) -> int:
     """For how many seconds (rounded up) this client is refused; 0 where it is not."""
     now = time.time()
-    until = max(max(_refused_everywhere.get(name, 0.0), _refused_here.get(name, 0.0)) for name, _ in who.names)
+    until = max(_refused_everywhere.get(who.name, 0.0), _refused_here.get(who.name, 0.0))
     return math.ceil(min(until - now, SECONDS)) if until > now else 0
 
 
 def failed(who: Client) -> None:
     """Count a failed try; with one too many the client is refused from now on."""
-    for name, limit in who.names:
-        if _count(name) >= limit:
-            _refuse(name)
+    if _count(who.name) >= LIMIT:
+        _refuse(who.name)
 
 
 def _count(name: str) -> int:

@@ -8,7 +8,8 @@ ends the span, measures the route once and takes the context away, and only the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from random import getrandbits
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from c2c_otel._sdk_private import SPAN_KEY
 from c2c_otel.current_request import KEY, CurrentRequest
 from c2c_otel.instrumentation import wsgi_attributes
 from c2c_otel.pyramid_logging import note_request
-from c2c_otel_exporters import guard, names
+from c2c_otel_exporters import guard, masking, names
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -222,7 +223,7 @@ class Exchange(CurrentRequest):
         if self._finished or error is self._recorded or (isinstance(error, HTTPException) and error.status_int < 500):
             return
         self._recorded = error
-        self.span.record_exception(error)
+        self.span.record_exception(error, _without_secret(self.environ, error))
 
     # -- the end ----------------------------------------------------------------------------------------------------
 
@@ -354,6 +355,18 @@ def _describe(span: Span, method: str, status: int, route: tuple[str, str] | Non
         found["error.type"] = error
         span.set_status(Status(StatusCode.ERROR))
     span.set_attributes(found)
+
+
+def _without_secret(environ: Mapping[str, Any], error: BaseException) -> dict[str, str] | None:
+    """The texts of an exception, where a secret is in them: the address, say. None where they may stay as they are, as
+    those of a request that has brought none."""
+    if not ("HTTP_X_API_KEY" in environ or "HTTP_AUTHORIZATION" in environ or environ.get("QUERY_STRING")):
+        return None
+    text = "".join(traceback.format_exception(error))
+    masked = masking.mask(text)
+    if masked == text:
+        return None
+    return {"exception.message": masking.mask(str(error)), "exception.stacktrace": masked}
 
 
 def _token(name: str) -> str:

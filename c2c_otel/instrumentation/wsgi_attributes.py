@@ -21,6 +21,7 @@ from opentelemetry.util.http import (
 )
 
 from c2c_otel.settings import ConfigurationError
+from c2c_otel_exporters import masking
 
 __all__ = [
     "CapturedHeaders",
@@ -42,6 +43,7 @@ _PLAIN_PATH = re.compile(r"[A-Za-z0-9/:@!$&'()*+,;=~._-]*\Z")
 _SECRET_NAME = re.compile(
     r"secret|passw|token|credential|signature|api[-_]?key|access[-_]?key|auth|^(sig|pwd|key|jwt|code)$", re.IGNORECASE
 )
+_SECRET_HEADERS = (".x_api_key", ".x-api-key", ".authorization", ".proxy_authorization", ".proxy-authorization")
 _QUERY_PART = re.compile(r"[^&;]+")
 
 
@@ -162,7 +164,9 @@ class CapturedHeaders:
         headers = {
             name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")
         }
-        return get_custom_header_attributes(headers, self._request, self._hidden, normalise_request_header_name)
+        return _masked(
+            get_custom_header_attributes(headers, self._request, self._hidden, normalise_request_header_name)
+        )
 
     def of_response(self, headers: list[tuple[str, str]]) -> dict[str, list[str]]:
         """Attributes ``http.response.header.{name}``."""
@@ -171,4 +175,16 @@ class CapturedHeaders:
             values = gathered.setdefault(name.lower(), [])
             if isinstance(values, list):
                 values.append(value)
-        return get_custom_header_attributes(gathered, self._response, self._hidden, normalise_response_header_name)
+        return _masked(
+            get_custom_header_attributes(gathered, self._response, self._hidden, normalise_response_header_name)
+        )
+
+
+def _masked(found: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Without our secret: in cookies and addresses its value alone, of headers that are a secret all."""
+    for name, values in found.items():
+        if name.endswith(_SECRET_HEADERS):
+            found[name] = [masking.MASK for _ in values]
+        else:
+            found[name] = [masking.mask(value) for value in values]
+    return found

@@ -22,6 +22,7 @@ import orjson
 
 from c2c_otel_exporters import guard, plain
 from c2c_otel_exporters.hostname import host_name
+from c2c_otel_exporters.masking import mask, mask_json
 
 __all__ = [
     "FIXED",
@@ -68,9 +69,6 @@ _SEVERITY = {logging.CRITICAL: 2, logging.ERROR: 3, logging.WARNING: 4, logging.
 _MARK = 40  # bytes; at least the length of "[... N characters cut]"
 _NOT_WORTH_A_CUT = 200  # bytes of a field, name included
 
-# In JSON text: the value ends at a separator, a blank, a quote or an escaped control character.
-_SECRET_JSON = re.compile(rb'((?:secret|SECRET)=)(?:[^&#\s"\\]|\\\\|\\u[0-9a-f]{4})+')
-_SECRET_TEXT = re.compile(r'((?:secret|SECRET)=)[^&#\s"]+')
 _NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")  # the escape, not an escaped backslash before "u0000"
 _FORMATTER = logging.Formatter()
 
@@ -187,13 +185,6 @@ def write_line(stream: IO[str], line: bytes) -> None:
         buffer.flush()
 
 
-def mask(text: str) -> str:
-    """The text without the values of the query parameter ``secret`` and the cookie ``C2C_SECRET``."""
-    if "=" in text and ("secret=" in text or "SECRET=" in text):
-        return _SECRET_TEXT.sub(r"\1***", text)
-    return text
-
-
 def _dump(fields: dict[str, object], limit: int) -> bytes:
     text = _json(fields)
     return text if len(text) <= limit else _fit(fields, limit, len(text))
@@ -205,9 +196,7 @@ def _json(fields: Mapping[str, object]) -> bytes:
         text = orjson.dumps(fields, plain.text_of)
     except TypeError:  # lone surrogates, an integer beyond 64 bits, a key that is no text
         text = orjson.dumps({plain.valid(str(name)): _safe(value) for name, value in fields.items()})
-    if b"=" in text and (b"secret=" in text or b"SECRET=" in text):  # most lines have no "=": one fast look
-        text = _SECRET_JSON.sub(rb"\1***", text)
-    return text
+    return mask_json(text)
 
 
 def _safe(value: object) -> object:

@@ -1,0 +1,103 @@
+"""What must not be written anywhere: secrets, in texts and in JSON, become ``***``.
+
+Known by their names (the parameter ``secret`` in any percent-encoding, the cookie ``C2C_SECRET``, the header
+``X-API-Key``), and by their values, which `protect` is told. A text without any costs a few searches for short strings.
+
+>>> mask("GET /c2c?s%65cret=abc&limit=3")
+'GET /c2c?s%65cret=***&limit=3'
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import quote, quote_plus
+
+import orjson
+
+__all__ = ["MASK", "SHORTEST", "is_suspicious", "mask", "mask_json", "protect", "protected"]
+
+MASK = "***"
+
+SHORTEST = 8
+"""Characters of a secret that is known by its value: of a shorter one, too much else would be masked."""
+
+_BARE = re.compile(r"[0-9eE+.-]*\Z")  # what could be a part of a number in JSON
+
+_NAME = r"(?:" + "".join(f"(?:{c}|%{ord(c):x})" for c in "secret") + r"|SECRET)(?:=|%3[dD])"
+_HEADER = r"[xX][-_][aA][pP][iI][-_][kK][eE][yY](?:\s*[:=]\s*|(?:\\?[\"'])\s*[:,=]\s*)(?:\\?[\"'])?"
+_SPELLED = re.compile(r"%(?:7[234]|6[35]|3[dD])")
+_SPELLED_JSON = re.compile(_SPELLED.pattern.encode())
+
+# In JSON text a value ends at a separator, a blank, a quote or an escaped control character.
+_PARAMETER = re.compile(rf'({_NAME})[^&#\s"]+')
+_PARAMETER_JSON = re.compile(rb"(" + _NAME.encode() + rb')(?:[^&#\s"\\]|\\\\|\\u[0-9a-f]{4})+')
+_KEY = re.compile(rf"({_HEADER})[^\s\"'\\,;&]+")
+_KEY_JSON = re.compile(rb"(" + _HEADER.encode() + rb")(?:[^\s\"'\\,;&]|\\\\|\\u[0-9a-f]{4})+")
+
+_values: tuple[str, ...] = ()
+_values_json: tuple[tuple[bytes, re.Pattern[bytes]], ...] = ()
+
+
+def protect(secrets: Iterable[str]) -> None:
+    """Mask these values from now on, wherever they stand; also as a URL, JSON or a header's Latin-1 spells them.
+
+    Left out are values shorter than `SHORTEST`, and those that could be numbers: they would break what they are in."""
+    global _values, _values_json
+    known = set(_values)
+    for secret in secrets:
+        if len(secret) >= SHORTEST and not _BARE.match(secret):
+            plain = secret.encode("utf-8", "replace")
+            known |= {secret, quote(plain, safe=""), quote_plus(plain), quote(plain), plain.decode("latin-1")}
+            known.add(orjson.dumps(plain.decode())[1:-1].decode())
+    _values = tuple(sorted(known, key=lambda value: (-len(value), value)))
+    _values_json = tuple(map(_json_value, _values))
+
+
+def protected() -> tuple[str, ...]:
+    """The values that are masked, the longest first."""
+    return _values
+
+
+def _forget() -> None:
+    """For tests."""
+    global _values, _values_json
+    _values, _values_json = (), ()
+
+
+def _json_value(value: str) -> tuple[bytes, re.Pattern[bytes]]:
+    """As it stands in JSON. The pattern does not begin within an escape: before it are whole ``\\\\`` alone."""
+    text = orjson.dumps(value.encode("utf-8", "replace").decode())[1:-1]
+    return text, re.compile(rb"(?<!\\)((?:\\\\)*)" + re.escape(text))
+
+
+def is_suspicious(text: str) -> bool:
+    """Whether `mask` has to look closer."""
+    for value in _values:
+        if value in text:
+            return True
+    if "secret" in text or "SECRET" in text or ("%" in text and _SPELLED.search(text)):
+        return True
+    return "PI-K" in text or "pi-K" in text or "pi-k" in text or "PI_K" in text or "pi_k" in text
+
+
+def mask(text: str) -> str:
+    """The text without secrets."""
+    if not is_suspicious(text):
+        return text
+    for value in _values:
+        text = text.replace(value, MASK)
+    return _KEY.sub(r"\1***", _PARAMETER.sub(r"\1***", text))
+
+
+def mask_json(text: bytes) -> bytes:
+    """JSON without secrets; still JSON."""
+    for value, pattern in _values_json:
+        if value in text:
+            text = pattern.sub(rb"\1***", text)
+    # most lines have none of these characters: three fast looks
+    if (b"=" in text and (b"secret=" in text or b"SECRET=" in text)) or (b"%" in text and _SPELLED_JSON.search(text)):
+        text = _PARAMETER_JSON.sub(rb"\1***", text)
+    if b"K" in text and (b"PI-K" in text or b"pi-K" in text or b"PI_K" in text):
+        text = _KEY_JSON.sub(rb"\1***", text)
+    return text
