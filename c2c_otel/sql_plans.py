@@ -118,7 +118,7 @@ class _Postgres:
         connection = pool._invoke_creator(entry)
         driver = getattr(connection, "driver_connection", connection)
         if id(driver) == self._asked.connection_id or _status(driver) != _IDLE:
-            raise NoPlan("the engine's creator gives no connection of its own")  # which is not ours to close
+            raise NoPlan("the engine gives no other connection")  # which is not ours to close
         entry.dbapi_connection, entry.driver_connection = connection, driver
         try:
             pool.dispatch.connect(connection, entry)

@@ -343,7 +343,7 @@ def _end_of(profiler: Profiler) -> None:
 
 _TEXT = re.compile(r"'(?:[^']++|'')*+(?:'|\Z)")
 _EXPRESSION = re.compile(
-    r"^\s*(?!Rows Removed)[\w -]*(?:Cond|Filter|Key|Output|Call|Order By|Sampling|Condition): .*", re.MULTILINE
+    r"^ *+(?!Rows Removed)[\w -]*(?:Cond|Filter|Key|Output|Call|Order By|Sampling|Condition): .*", re.MULTILINE
 )
 _NUMBER = re.compile(r"(?<![\w$.])(?<!Plan )\d++(?:\.\d++)?+")
 
