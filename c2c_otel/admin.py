@@ -29,6 +29,9 @@ VIEWS = (
     "c2c_otel_views.stats",
     "c2c_otel_views.versions",
     "c2c_otel_views.debug_time",
+    "c2c_otel_views.debug_stacks",
+    "c2c_otel_views.debug_memory",
+    "c2c_otel_views.debug_refs",
     "c2c_otel_views.log_levels",
     "c2c_otel_views.db_maintenance",
     "c2c_otel_views.sql_profiler",
@@ -66,15 +69,18 @@ class Admin:
         settings: Settings,
         route_prefix: str | None,
         make_router: Callable[[Any], Wsgi],
+        service: Wsgi | None = None,
     ) -> None:
+        """``service``: application and views together, for a view that sends a request to them."""
         registry = _configured(settings, route_prefix)
+        registry.c2c_service = service
         self._router = make_router(registry)
         self._application = application
         self._asks_first = has_traversal_views(application)
         self._mapper = application.queryUtility(IRoutesMapper)
         ours = registry.queryUtility(IRoutesMapper)
         patterns = [route.pattern for route in ours.get_routes()] if ours is not None else []
-        self.paths = frozenset(map(_path_info, patterns))
+        self.paths = _paths(map(_path_info, patterns))
         self._claims: dict[str, _Claim] = {}
         self._log_shadowed()
 
@@ -99,7 +105,9 @@ class Admin:
         routes = self._mapper.get_routes() if self._mapper is not None else []
         claim = self._claims.get(path)
         if claim is None or claim.known != len(routes):
-            claim = self._claims[path] = _Claim.of(path, routes)
+            claim = _Claim.of(path, routes)
+            if frozenset.__contains__(self.paths, path):  # of those below a prefix there is no end
+                self._claims[path] = claim
         return claim
 
     def _log_shadowed(self) -> None:
@@ -150,6 +158,27 @@ class _Claim:
 def _matches(route: Any, request: Any) -> bool:
     info = {"match": route.match(request.path_info), "route": route}
     return all(predicate(info, request) for predicate in route.predicates)
+
+
+class _Paths(frozenset[str]):
+    """Exact paths, and all below some prefixes. A set without prefixes is a plain one: each request looks into it."""
+
+    prefixes: tuple[str, ...] = ()
+
+    def __contains__(self, path: object) -> bool:
+        return super().__contains__(path) or (isinstance(path, str) and path.startswith(self.prefixes))
+
+
+def _paths(patterns: Iterable[str]) -> frozenset[str]:
+    """Those of our routes; ``/a/*rest`` stands for all paths below ``/a/``."""
+    known = tuple(patterns)
+    exact = [pattern for pattern in known if "*" not in pattern]
+    prefixes = tuple(pattern.partition("*")[0] for pattern in known if "*" in pattern)
+    if not prefixes:
+        return frozenset(exact)
+    paths = _Paths(exact)
+    paths.prefixes = prefixes
+    return paths
 
 
 def _path_info(pattern: str) -> str:

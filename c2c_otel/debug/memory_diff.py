@@ -36,10 +36,11 @@ def growth(action: Callable[[], object], limit: int = 30, warmup: bool = True) -
         after = _counted()
     finally:
         _one.release()
-    increase = Counter({name: count - before[name] for name, count in after.items() if count > before[name]})
+    increase = Counter({name: more for name, count in after.items() if (more := count - before.get(name, 0)) > 0})
     return [[name, after[name], more] for name, more in increase.most_common(limit)]
 
 
-def _counted() -> Counter[str]:
+def _counted() -> dict[str, int]:
+    """A plain dictionary of texts and numbers, which the collector does not know: it is not counted itself."""
     census.collect()
-    return census.count_types(gc.get_objects(), Budget(_COUNT_SECONDS))
+    return dict(census.count_types(gc.get_objects(), Budget(_COUNT_SECONDS)))

@@ -146,7 +146,7 @@ class TracedRouter(_SpannedRouter):
         if decided.included:
             self._c2c_proxies = client_info.Resolver(settings.trusted_proxies)
         if decided.included or (_every_application and settings.auto_include):
-            self._c2c_admin = admin.Admin(registry, settings, decided.route_prefix, _AdminRouter)
+            self._c2c_admin = admin.Admin(registry, settings, decided.route_prefix, _AdminRouter, self._c2c_answer)
         excluded = get_excluded_urls("PYRAMID")
         self._c2c_excluded = excluded.url_disabled if getattr(excluded, "_excluded_urls", True) else None
         self._c2c_captured = wsgi_attributes.CapturedHeaders() or None
