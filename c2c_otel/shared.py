@@ -34,7 +34,7 @@ from c2c_otel.shared_memory import MemoryBackend
 from c2c_otel.shared_watch import Watch
 from c2c_otel_exporters import guard
 
-__all__ = ["Backend", "Change", "Refused", "Topic", "Unavailable", "backend", "find", "reset"]
+__all__ = ["Backend", "Change", "Refused", "Topic", "Unavailable", "backend", "find"]
 
 MAX_ENTRIES = 1000
 MAX_NAME = 255
@@ -157,16 +157,6 @@ def find(name: str) -> Topic | None:
     return _topics.get(name)
 
 
-def reset() -> None:
-    """For tests: no topics; what they had applied here is undone. What is stored stays."""
-    global _chosen
-    topics = list(_topics.values())
-    _topics.clear()
-    _chosen = None
-    for topic in topics:
-        topic.undo()
-
-
 class Topic:
     """``apply(entries)`` is called with the whole mapping of living entries, in each process, after each change; it
     must set everything as the mapping says, and undo what is no longer in it. It may be called twice with the same,
@@ -216,7 +206,7 @@ class Topic:
         _watch.wake()
 
     def undo(self) -> None:
-        """Apply nothing, whatever is stored."""
+        """For tests: apply nothing, whatever is stored."""
         with self._lock:
             self._known = self._applied = None
             self._apply({})

@@ -24,7 +24,6 @@ class FakeBroadcast:
         self.joined = False
         self.sent: list[tuple[str, dict[str, Any]]] = []
         self.missing: tuple[str, ...] = ()
-        self.deaf = False
 
     def get(self) -> FakeBroadcast:
         return self
@@ -47,7 +46,7 @@ class FakeBroadcast:
         self.sent.append((channel, params))
         answers = broadcast.Answers([None for _ in self.missing])
         answers.missing = self.missing
-        if not self.deaf:
+        if channel in self.callbacks:
             answers.append({**self.callbacks[channel](**params), "hostname": "here", "pid": 1})
         assert expect_answers and timeout > 0
         return answers
@@ -87,11 +86,22 @@ def clock(monkeypatch: Any) -> Clock:
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: Any) -> Iterator[Settings]:
-    """Of the process; what is shared is stored below ``runtime_dir``."""
+    """Of the process, which has no topics yet; what is shared is stored below ``runtime_dir``."""
     made = Settings(runtime_dir=tmp_path / "c2c", service_name="shop")
     pyramid_kit.install(monkeypatch, made)
-    yield made
-    shared.reset()
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "_topics", {})
+        patch.setattr(shared, "_chosen", None)
+        yield made
+        forget()
+
+
+def forget() -> None:
+    """What the topics had applied here is undone, and they are gone, as after a restart. What is stored stays."""
+    for topic in shared._topics.values():
+        topic.undo()
+    shared._topics.clear()
+    shared._chosen = None
 
 
 class StillWatch(Watch):

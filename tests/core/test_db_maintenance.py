@@ -10,7 +10,7 @@ from c2c_otel import db_maintenance, shared
 from c2c_otel.settings import Settings
 from c2c_otel.shared_files import FileBackend
 from c2c_otel_exporters import guard
-from tests.shared_kit import FakeBroadcast, network, process, settings, state_file
+from tests.shared_kit import FakeBroadcast, forget, network, process, settings, state_file
 
 __all__ = ["network", "process", "settings"]
 
@@ -40,7 +40,7 @@ def test_the_switch(heard: list[bool]) -> None:
 
 def test_it_survives_a_restart(settings: Settings, process: FakeBroadcast, heard: list[bool]) -> None:
     db_maintenance.set_readonly(True)
-    shared.reset()
+    forget()
     assert not db_maintenance.is_readonly()
     db_maintenance.init()
     assert not db_maintenance.is_readonly()

@@ -15,7 +15,7 @@ from c2c_otel.log_levels import Level
 from c2c_otel.settings import Settings
 from c2c_otel.shared_files import FileBackend
 from c2c_otel_exporters import guard
-from tests.shared_kit import Clock, FakeBroadcast, clock, network, process, settings
+from tests.shared_kit import Clock, FakeBroadcast, clock, forget, network, process, settings
 
 __all__ = ["clock", "network", "process", "settings"]
 
@@ -26,7 +26,7 @@ def loggers(process: FakeBroadcast) -> Iterator[None]:
     root = logging.getLogger()
     before = root.level
     yield
-    shared.reset()
+    forget()
     assert log_levels._held == {}
     assert root.level == before
     for name in list(logging.Logger.manager.loggerDict):

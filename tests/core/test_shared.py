@@ -18,7 +18,7 @@ from c2c_otel.shared_memory import MemoryBackend
 from c2c_otel.testing import capture
 from c2c_otel_exporters import guard
 from tests import pyramid_kit
-from tests.shared_kit import Clock, FakeBroadcast, clock, network, process, settings, state_file, threaded
+from tests.shared_kit import Clock, FakeBroadcast, clock, forget, network, process, settings, threaded
 
 __all__ = ["clock", "network", "process", "settings", "threaded"]
 
@@ -449,7 +449,7 @@ def test_without_a_directory_it_is_kept_in_memory_and_travels_with_the_message(
     assert str(tmp_path / "file") in caplog.messages[0]
     messages = [params for _, params in process.sent]
     assert messages[0] == {"name": "a", "entry": {"value": 1, "expires": None}}
-    shared.reset()  # another process, with a memory of its own
+    forget()  # another process, with a memory of its own
     other = Applied()
     shared.Topic("levels", other)
     for params in [*messages, {"name": "a", "entry": None}]:
@@ -461,15 +461,6 @@ def test_what_travels_does_not_count_where_there_is_a_store(process: FakeBroadca
     topic = shared.Topic("levels", lambda entries: None)
     process.callbacks["c2c_shared_levels"](name="a", entry={"value": 1, "expires": None})
     assert topic.entries() == {}
-
-
-def test_reset_undoes_but_leaves_what_is_stored(process: FakeBroadcast, settings: Settings) -> None:
-    applied = Applied()
-    shared.Topic("levels", applied).set("a", 1)
-    shared.reset()
-    assert applied == [{"a": 1}, {}]
-    assert shared.find("levels") is None
-    assert "a" in state_file(settings, "levels").read_text()
 
 
 # -- entries ----------------------------------------------------------------------------------------------------------

@@ -21,11 +21,13 @@ def includeme(config: Any) -> None:
 
 
 def _maintenance(request: Any) -> Response:
-    """What is stored; or, with ``readonly``, what it has been set to."""
-    readonly = parameters.flag(request, "readonly", None)
+    """What is stored; or, with ``readonly``, what it has been set to. An empty one is a mistake: nobody may believe to
+    have switched it."""
+    given = parameters.text(request, "readonly", None, "one of 1, true, yes, on, 0, false, no, off")
     try:
-        if readonly is None:
+        if given is None:
             return answers.json_response({"status": 200, "current_readonly": db_maintenance.current()})
+        readonly = parameters.flag(request, "readonly")
         auth.require_change(request)
         change = db_maintenance.set_readonly(readonly, who=auth.who(request))
     except shared.Unavailable as error:

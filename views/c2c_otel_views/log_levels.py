@@ -38,8 +38,8 @@ def _answer(request: Any) -> Response:
     if level and reset:
         raise parameters.refuse("level", level, "none where it is reset")
     if seconds is not None and not level:
-        raise parameters.refuse("duration", request.params["duration"], "a level with it")
-    if not changes and "name" not in request.params:
+        raise parameters.refuse("duration", seconds, "a level with it")
+    if not changes and parameters.text(request, "name", None) is None:
         return answers.json_response(_overview())
     name = _name(request)
     if not changes:
@@ -75,14 +75,12 @@ def _shown(name: str) -> dict[str, Any]:
 
 
 def _name(request: Any) -> str:
-    name: str = parameters.text(request, "name", expected="a logger's name, or root")
+    expected = f"a logger's name of up to {shared.MAX_NAME} printable characters, or root"
+    name: str = parameters.text(request, "name", expected=expected)
     try:
-        log_levels.canonical(name)
+        return log_levels.canonical(name)
     except ValueError:
-        raise parameters.refuse(
-            "name", name, f"a logger's name, up to {shared.MAX_NAME} printable characters"
-        ) from None
-    return name
+        raise parameters.refuse("name", name, expected) from None
 
 
 def _check_level(level: str) -> None:

@@ -1,0 +1,137 @@
+"""{base}/db/maintenance: what it answers, to whom, and what it leaves alone."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyramid.config import Configurator
+
+from c2c_otel import db_maintenance, shared
+from c2c_otel.shared_files import FileBackend
+from tests import pyramid_kit as kit
+from tests.pyramid_kit import Answer
+from tests.shared_kit import FakeBroadcast, forget, network, process, settings
+
+__all__ = ["network", "process", "settings"]
+
+SECRET = "s3cret-of-the-service"
+PATH = "/c2c/db/maintenance"
+
+_clients = itertools.count(1)
+
+
+@pytest.fixture
+def app(process: FakeBroadcast, tmp_path: Path) -> Iterator[Any]:
+    yield make(tmp_path)
+    forget()
+    assert not db_maintenance.is_readonly()
+    kit.assert_left_nothing()
+
+
+def make(tmp_path: Path, enabled: Any = 1, secret: str | None = SECRET) -> Any:
+    ini = {"c2c.db_maintenance_view_enabled": str(enabled), "c2c.runtime_dir": str(tmp_path / "c2c")}
+    config = Configurator(settings={**ini, "c2c.secret": secret} if secret else ini)
+    config.include("c2c_otel")
+    return config.make_wsgi_app()
+
+
+def call(app: Any, query: str = "", method: str = "GET", key: str | None = SECRET, **more: Any) -> Answer:
+    more = {"REMOTE_ADDR": f"198.19.3.{next(_clients) % 250}", **more}
+    return kit.get(app, f"{PATH}{query}", method, **more, **({"HTTP_X_API_KEY": key} if key else {}))
+
+
+def body(answer: Answer) -> Any:
+    assert answer.status == 200, answer.body
+    assert "no-store" in (answer.header("Cache-Control") or "")
+    return json.loads(answer.body)
+
+
+def test_what_the_contract_says(app: Any, process: FakeBroadcast) -> None:
+    assert body(call(app)) == {"status": 200, "current_readonly": None}
+    assert body(call(app, "?readonly=true")) == {"status": 200, "readonly": True}
+    assert db_maintenance.is_readonly()
+    assert body(call(app)) == {"status": 200, "current_readonly": True}
+    assert body(call(app, "?readonly=False")) == {"status": 200, "readonly": False}
+    assert not db_maintenance.is_readonly()
+    assert body(call(app)) == {"status": 200, "current_readonly": False}
+    assert len(process.sent) == 2
+
+
+def test_with_the_secret_as_a_parameter(app: Any) -> None:
+    assert body(call(app, f"?readonly=1&secret={SECRET}", key=None)) == {"status": 200, "readonly": True}
+
+
+def test_by_post(app: Any) -> None:
+    form = {"wsgi.input": io.BytesIO(b"readonly=on"), "CONTENT_LENGTH": "11"}
+    answer = call(app, "", "POST", CONTENT_TYPE="application/x-www-form-urlencoded", **form)
+    assert body(answer) == {"status": 200, "readonly": True}
+    assert db_maintenance.is_readonly()
+
+
+def test_another_application_in_the_same_process_shows_the_same(app: Any, tmp_path: Path) -> None:
+    call(app, "?readonly=true")
+    assert body(call(make(tmp_path))) == {"status": 200, "current_readonly": True}
+
+
+@pytest.mark.parametrize("value", ["", "maybe", "truee", "2", "null", "%00", "true&readonly=false", "x" * 9000])
+def test_what_is_no_boolean_is_a_400_and_nothing_is_stored(app: Any, process: FakeBroadcast, value: str) -> None:
+    answer = call(app, f"?readonly={value}")
+    assert answer.status == 400
+    said = json.loads(answer.body)["message"]
+    assert said.startswith("readonly is ") and "expected one of 1, true, yes, on, 0, false, no, off" in said
+    assert body(call(app)) == {"status": 200, "current_readonly": None}
+    assert process.sent == []
+
+
+@pytest.mark.parametrize("key", [None, "wrong"])
+@pytest.mark.parametrize("query", ["", "?readonly=true", "?readonly=maybe"])
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+def test_nothing_without_the_secret(app: Any, process: FakeBroadcast, key: Any, query: str, method: str) -> None:
+    assert call(app, query, method, key).status == 403
+    assert process.sent == []
+
+
+@pytest.mark.parametrize(("enabled", "secret"), [(0, SECRET), (1, None)])
+def test_only_where_it_is_on_and_there_is_a_secret(
+    process: FakeBroadcast, tmp_path: Path, enabled: int, secret: str | None
+) -> None:
+    assert call(make(tmp_path, enabled, secret), "?readonly=true").status == 404
+    assert shared.find("db_maintenance") is None
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_other_methods(app: Any, method: str) -> None:
+    answer = call(app, "?readonly=true", method)
+    assert (answer.status, answer.header("Allow")) == (405, "GET, HEAD, POST")
+    assert not db_maintenance.is_readonly()
+
+
+def test_a_change_is_logged_as_critical(app: Any, caplog: Any) -> None:
+    call(app, "?readonly=true", REMOTE_ADDR="198.19.2.3")
+    said = [record.getMessage() for record in caplog.records if record.levelname == "CRITICAL"]
+    assert said == ["Databases read-only: None -> True, by 198.19.2.3 (X-API-Key)"]
+    assert SECRET not in caplog.text
+
+
+def test_who_did_not_answer_is_named(app: Any, process: FakeBroadcast) -> None:
+    process.missing = ("here/7",)
+    assert body(call(app, "?readonly=true")) == {"status": 200, "readonly": True, "missing": ["here/7"]}
+
+
+def test_a_store_that_is_away(app: Any, process: FakeBroadcast, monkeypatch: Any) -> None:
+    def away(*args: Any) -> Any:
+        raise shared.Unavailable("The store is away.")
+
+    for name in ("read", "write"):
+        monkeypatch.setattr(FileBackend, name, away)
+    for query in ("", "?readonly=true"):
+        answer = call(app, query)
+        assert (answer.status, json.loads(answer.body)) == (503, {"message": "The store is away.", "status": 503})
+    assert process.sent == []
+    assert not db_maintenance.is_readonly()
