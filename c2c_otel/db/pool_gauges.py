@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Observation
     from sqlalchemy import Engine
 
-__all__ = ["add"]
+__all__ = ["add", "discard"]
 
 _POOL = "db.client.connection.pool.name"
 _STATE = "db.client.connection.state"
@@ -37,6 +37,11 @@ def add(engine: Engine) -> None:
     meter = metrics.get_meter("c2c_otel.db")
     for name, unit, description, read in _INSTRUMENTS:
         meter.create_observable_up_down_counter(name, [_callback(read)], unit, description)
+
+
+def discard(engine: Engine) -> None:
+    """It is no longer used."""
+    _engines.discard(engine)
 
 
 def _callback(read: Read) -> Callable[[CallbackOptions], Iterator[Observation]]:

@@ -19,7 +19,7 @@ from c2c_otel_exporters import guard
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from c2c_otel.db.replica import Replica
+    from c2c_otel.db.watch import Replica
 
 __all__ = ["READ_METHODS", "Role", "Route", "Routing", "patterns"]
 

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
+import transaction
+
 from c2c_otel_exporters import guard
 
 if TYPE_CHECKING:
@@ -22,11 +24,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ENVIRON_KEY",
     "Scope",
-    "TransactionManager",
     "current",
     "primary",
     "replica",
     "route",
+    "transaction_manager",
     "use_primary",
     "use_replica",
 ]
@@ -139,17 +141,11 @@ def _block(role: Role) -> Iterator[None]:
 # -- transactions -------------------------------------------------------------------------------------------------
 
 
-class TransactionManager:
-    """For zope.sqlalchemy: the manager of the request that runs, also where ``tm.manager_hook`` makes one for each
-    request; else the one of the thread."""
-
-    def get(self) -> Any:
-        """The transaction, as `transaction.TransactionManager.get` gives it."""
-        scope = current.get()
-        return _manager_of(None if scope is None else scope.request).get()
+def transaction_manager() -> Any:
+    """Of the request that runs, also where ``tm.manager_hook`` makes one for each request; else of the thread."""
+    scope = current.get()
+    return _manager_of(None if scope is None else scope.request)
 
 
 def _manager_of(request: Any) -> Any:
-    import transaction
-
     return getattr(request, "tm", None) or transaction.manager

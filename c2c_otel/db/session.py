@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import exc, orm
 from sqlalchemy.util import ScopedRegistry
 
-from c2c_otel.db import readonly, scope
+from c2c_otel.db import pool_gauges, readonly, scope
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -33,6 +33,8 @@ class RoutedSession(orm.Session):
         self._has_binds = bool(kwargs.get("binds"))
         self._root: SessionTransaction | None = None
         self._begun: set[Engine] = set()
+        self.c2c_transaction_manager = scope.transaction_manager()
+        """Whose transactions it was made for."""
 
     def get_bind(
         self,
@@ -149,4 +151,5 @@ class ScopedSession(orm.scoped_session[RoutedSession]):
         if self._routing.replica is not None:
             self._routing.replica.close()
         for engine in {self.c2c_rw_bind, self.c2c_ro_bind}:
+            pool_gauges.discard(engine)
             engine.dispose()

@@ -10,16 +10,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import sqlalchemy
-import zope.sqlalchemy
 from sqlalchemy import Engine, event, orm
 from sqlalchemy.engine import URL, make_url
 
 from c2c_otel import application, db_maintenance, telemetry
-from c2c_otel.db import pool_gauges, readonly, tween
-from c2c_otel.db.replica import Replica
+from c2c_otel.db import pool_gauges, readonly, transactions, tween
 from c2c_otel.db.routing import Routing, patterns
-from c2c_otel.db.scope import TransactionManager
 from c2c_otel.db.session import RoutedSession, ScopedSession
+from c2c_otel.db.watch import Replica
 from c2c_otel.settings import ConfigurationError, Settings
 from c2c_otel_exporters import guard
 
@@ -122,7 +120,7 @@ def _session(
     )
     factory = orm.sessionmaker(class_=RoutedSession, bind=primary, c2c_routing=routing)
     session = ScopedSession(factory, routing)
-    zope.sqlalchemy.register(session, transaction_manager=TransactionManager())
+    transactions.register(session)
     for made in (primary, replica, watched):
         if made is not None:
             _forkable.add(made)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from pyramid.interfaces import ITweens
+from pyramid.settings import aslist
 from pyramid.tweens import EXCVIEW
 
 from c2c_otel.db import scope
@@ -17,27 +17,19 @@ __all__ = ["NAME", "add", "factory"]
 
 NAME: Final = "c2c_otel.db.tween.factory"
 
-_LAST = 10_000
-"""Order of a configuration action: after ``pyramid.tweens`` has been read."""
-
 
 def add(config: Any) -> None:
     """Once for each application, however many sessions it has. With an explicit ``pyramid.tweens`` that does not name
-    it, making the application raises `ConfigurationError`."""
+    it, raises `ConfigurationError`."""
     if getattr(config.registry, "c2c_otel_db", False):
         return
-    config.registry.c2c_otel_db = True
-    config.add_tween(NAME, over=("pyramid_tm.tm_tween_factory", EXCVIEW))
-    config.action(None, _check, args=(config.registry,), order=_LAST)
-
-
-def _check(registry: Any) -> None:
-    tweens = registry.queryUtility(ITweens)
-    explicit = [name for name, _ in getattr(tweens, "explicit", ())]
+    explicit = aslist(config.registry.settings.get("pyramid.tweens") or "")
     if explicit and NAME not in explicit:
         raise ConfigurationError(
             "pyramid.tweens", " ".join(explicit), f"{NAME} among them", "Add it before pyramid_tm.tm_tween_factory."
         )
+    config.add_tween(NAME, over=("pyramid_tm.tm_tween_factory", EXCVIEW))
+    config.registry.c2c_otel_db = True
 
 
 def factory(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any], Any]:

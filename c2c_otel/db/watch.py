@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sqlalchemy import event, exc
 
 from c2c_otel.db import scope
-from c2c_otel.db.replica_state import State, look
+from c2c_otel.db.lag import State, look
 from c2c_otel_exporters import guard
 
 if TYPE_CHECKING:
