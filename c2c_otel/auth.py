@@ -20,14 +20,16 @@ from urllib.parse import quote
 
 from pyramid.httpexceptions import HTTPForbidden, HTTPTooManyRequests
 
-from c2c_otel import application, credentials, csrf, sessions, settings, telemetry, throttle
+from c2c_otel import application, credentials, csrf, server_logs, sessions, settings, telemetry, throttle
 from c2c_otel.instrumentation import wsgi_attributes
 from c2c_otel.settings import Settings
+from c2c_otel_exporters import masking
 
 __all__ = [
     "auth_view",
     "csrf_token",
     "get_expected_secret",
+    "init",
     "is_auth",
     "is_enabled",
     "login",
@@ -156,6 +158,15 @@ def is_enabled(config: Any, env: bool | str | None = None, key: str | None = Non
     ini = config.registry.settings
     decided = application.of(config.registry).settings or Settings.load(ini=ini)
     return bool(decided.secret) and settings.flag(str(env or ""), key, ini)
+
+
+def init(decided: Settings) -> None:
+    """When an application is made: learn what other workers refuse, and keep the secret out of what is written."""
+    server_logs.install()
+    if decided.secret:
+        masking.protect([decided.secret])
+        sessions.init()
+        throttle.init()
 
 
 # -- the decision ---------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from webob.cookies import SignedSerializer
 
 from c2c_otel import shared
 
-__all__ = ["Session", "csrf_token", "issue", "read", "revoke"]
+__all__ = ["Session", "csrf_token", "init", "issue", "read", "revoke"]
 
 _logger = logging.getLogger("c2c_otel.auth")
 
@@ -84,8 +84,8 @@ def revoke(session: Session) -> None:
     """Log out, in all workers; where that cannot be stored, in this one, and the log says so."""
     now = time.time()
     try:
-        _topic.set(session.id, session.expires, max(session.expires - now, 1.0))
-    except shared.Unavailable as problem:
+        init().set(session.id, session.expires, max(session.expires - now, 1.0))
+    except (shared.Unavailable, shared.Refused) as problem:  # away, or full
         for expired in [name for name, expires in _revoked_here.items() if expires <= now]:
             _revoked_here.pop(expired, None)
         _revoked_here[session.id] = session.expires
@@ -97,4 +97,6 @@ def _apply(entries: Mapping[str, Any]) -> None:
     _revoked_everywhere = frozenset(entries)
 
 
-_topic = shared.Topic("auth_revoked", _apply)
+def init() -> shared.Topic:
+    """Learn of logouts in other workers. Idempotent."""
+    return shared.find("auth_revoked") or shared.Topic("auth_revoked", _apply)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from c2c_otel import shared
 
-__all__ = ["LIMIT", "SECONDS", "Client", "client", "failed", "seconds_left"]
+__all__ = ["LIMIT", "SECONDS", "Client", "client", "failed", "init", "seconds_left"]
 
 LIMIT = 10
 """Failed tries of one client in `SECONDS`; with the last one it is refused for as long again."""
@@ -75,7 +75,7 @@ def failed(who: Client) -> None:
 def _count(name: str) -> int:
     try:
         return shared.backend().count(_TOPIC, name, SECONDS)
-    except shared.Unavailable:
+    except (shared.Unavailable, shared.Refused):
         now = time.time()
         number, forgotten = _counted_here.get(name, (0, 0.0))
         if forgotten <= now:
@@ -89,8 +89,8 @@ def _refuse(name: str) -> None:
     until = time.time() + SECONDS
     _put(_refused_here, name, until)
     try:
-        _topic.set(name, until, SECONDS)
-    except shared.Unavailable:
+        init().set(name, until, SECONDS)
+    except (shared.Unavailable, shared.Refused):  # away, or full
         pass  # each worker counts for itself, then
 
 
@@ -110,4 +110,6 @@ def _apply(entries: Mapping[str, Any]) -> None:
     _refused_everywhere = {name: float(until) for name, until in entries.items() if isinstance(until, (int, float))}
 
 
-_topic = shared.Topic("auth_throttled", _apply)
+def init() -> shared.Topic:
+    """Learn who is refused by other workers. Idempotent."""
+    return shared.find("auth_throttled") or shared.Topic("auth_throttled", _apply)

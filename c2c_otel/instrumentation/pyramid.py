@@ -21,14 +21,14 @@ from opentelemetry.util.http import get_excluded_urls
 from pyramid.httpexceptions import HTTPException
 from pyramid.threadlocal import RequestContext
 
-from c2c_otel import admin, application, client_info, request_id, server_logs, telemetry
+from c2c_otel import admin, application, auth, client_info, request_id, telemetry
 from c2c_otel.current_request import KEY
 from c2c_otel.instrumentation import exchange as exchanges
 from c2c_otel.instrumentation import pyramid_render, wsgi_attributes, wsgi_body
 from c2c_otel.instrumentation.exchange import ENVIRON_ID, TRACER, Exchange, error_type, route_of
 from c2c_otel.instrumentation.request_classes import RequestClasses
 from c2c_otel.settings import ConfigurationError
-from c2c_otel_exporters import guard, masking
+from c2c_otel_exporters import guard
 
 __all__ = ["PyramidInstrumentor", "TracedRouter"]
 
@@ -141,8 +141,7 @@ class TracedRouter(_SpannedRouter):
         if getattr(registry, "package_name", None) in _INSIDE_OTHERS:
             return
         process.application_ready()
-        masking.protect([settings.secret] if settings.secret else [])
-        server_logs.install()
+        auth.init(settings)
         if decided.included:
             self._c2c_proxies = client_info.Resolver(settings.trusted_proxies)
         if decided.included or (_every_application and settings.auto_include):
