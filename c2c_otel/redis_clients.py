@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from c2c_otel import redis_options
@@ -20,9 +20,9 @@ from c2c_otel.settings import ConfigurationError, Settings
 
 if TYPE_CHECKING:
     from redis import Redis
-    from redis.connection import AbstractConnection, ConnectionPool
+    from redis.connection import ConnectionPool
 
-__all__ = ["check", "configured", "connection", "describe", "master", "own", "quiet", "reason", "replica"]
+__all__ = ["Connection", "check", "configured", "connection", "describe", "master", "own", "quiet", "reason", "replica"]
 
 TIMEOUT_SECONDS = 2.0
 """For a connection, and for an answer: a Redis in the same network that needs longer is not well."""
@@ -84,14 +84,14 @@ def check(settings: Settings) -> None:
     if not configured(settings):
         return
     try:
-        made = connection(settings)
+        connection(settings)
     except Exception as error:
         name = "C2C_REDIS_SENTINELS" if settings.redis_sentinels else "C2C_REDIS_URL"
         raise ConfigurationError(
             name, describe(settings), "with C2C_REDIS_OPTIONS, what makes a Redis client", f"{reason(settings, error)}."
         ) from None
     for option in _FILES:
-        path = made.c2c_pool.connection_kwargs.get(option)  # type: ignore[attr-defined] # set by `connection`
+        path = own(settings).connection_pool.connection_kwargs.get(option)
         if path and not os.access(path, os.R_OK):
             raise ConfigurationError("C2C_REDIS_OPTIONS", path, "what can be read", part=f"the option {option}")
 
@@ -111,11 +111,29 @@ def own(settings: Settings) -> Redis:
     return _client(settings, "own")
 
 
-def connection(settings: Settings) -> AbstractConnection:
-    """A new connection to the master, in nobody's pool and not connected, with RESP 2 and undecoded answers."""
-    pool = _pool(settings, "own")
-    made: AbstractConnection = pool.connection_class(**pool.connection_kwargs)
-    made.c2c_pool = pool  # type: ignore[attr-defined] # a connection behind sentinels has but a weak reference to it
+class Connection(Protocol):
+    """What is used of a connection of redis-py, which has no types for it. All raise what redis-py raises."""
+
+    def connect(self) -> None:
+        """And log in, and choose the database."""
+
+    def send_command(self, *words: str | bytes, check_health: bool = True) -> None:
+        """Does not wait for the answer."""
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """Whether there is something to read, after at most so many seconds."""
+
+    def read_response(self) -> Any:
+        """One answer or one message, within the socket's timeout."""
+
+    def disconnect(self) -> None:
+        """Idempotent. In another process than that which connected, it only closes."""
+
+
+def connection(settings: Settings) -> Connection:
+    """A new connection to the master, as those of `own`, but not connected and in no pool."""
+    pool = own(settings).connection_pool
+    made: Connection = pool.connection_class(**pool.connection_kwargs)
     return made
 
 
