@@ -76,16 +76,11 @@ class Mode(NamedTuple):
 active: Profiler | None = None
 """The profiler of this process while it is on. Looked at after each statement."""
 
-_topic: shared.Topic | None = None
-
 
 def init() -> shared.Topic:
     """Follow what is stored, in this process and in those that it forks. Idempotent; without it, nothing that others
     switch reaches this process."""
-    global _topic
-    if _topic is None:
-        _topic = shared.Topic("sql_profiler", _apply)
-    return _topic
+    return shared.find("sql_profiler") or shared.Topic("sql_profiler", _apply)
 
 
 def mode() -> Mode | None:

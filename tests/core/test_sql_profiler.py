@@ -29,7 +29,7 @@ On = Callable[..., sql_profiler.Profiler]
 
 @pytest.fixture
 def captured(c2c_telemetry: Captured, monkeypatch: pytest.MonkeyPatch) -> Iterator[Captured]:
-    monkeypatch.setattr(sql_profiler, "_topic", None)
+    monkeypatch.setattr(shared, "_topics", {})
     SQLAlchemyInstrumentor().instrument()
     background.allow()
     yield c2c_telemetry

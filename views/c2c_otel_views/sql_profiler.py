@@ -24,8 +24,11 @@ def includeme(config: Any) -> None:
 
 
 def _profiler(request: Any) -> Response:
-    """Whether it is on in this worker; with ``enable``, after it has been switched in all of them."""
-    enable = parameters.flag(request, "enable", None)
+    """Whether it is on in this worker; with ``enable``, after it has been switched in all of them. An empty ``enable``
+    is a mistake: nobody may believe to have switched it."""
+    enable = None
+    if parameters.text(request, "enable", None) is not None:
+        enable = parameters.flag(request, "enable")
     options = {
         "analyze": parameters.flag(request, "analyze", None),
         "min_seconds": parameters.number(request, "min_seconds", 0, MAX_MIN_SECONDS, None, "seconds"),
