@@ -1,7 +1,7 @@
 """An application whose workers ask each other. ``APP_INIT``: it takes part by `broadcast.init`, without the include.
 
-``/ask/{channel}?timeout=5&...``: the parameters broadcast to all, and what they answered. Channels: ``who``; ``born``, what
-a worker had done when it had begun to listen; ``slow`` sleeps for ``seconds``; ``nobody`` is subscribed to by nobody.
+``/ask/{channel}?timeout=5&...``: the parameters broadcast to all, and what they answered. Channels: ``who``; ``born``,
+what a worker had done when it had begun to listen; ``slow`` sleeps for ``seconds``; nobody subscribes to ``nobody``.
 """
 
 from __future__ import annotations
