@@ -76,7 +76,7 @@ def _container(obj: Any, found: tuple[str, list[Any], int], depth: int) -> str:
         inside = ", ".join(shown)
         if builtin == "tuple" and length == 1:
             inside += ","
-    text = f"{before}{inside}{after}"
+    text = f"{before}{inside}{after}" if length or builtin != "set" else "set()"
     name = objects.type_name(type(obj))
     return text if name in (f"builtins.{builtin}", f"collections.{builtin}") else f"{name}({text})"
 

@@ -25,7 +25,8 @@ _KINDS = 5000
 """Types that are remembered at a time: each ``MagicMock`` has one of its own."""
 
 _HAVE_GC = 1 << 14  # Py_TPFLAGS_HAVE_GC
-_GC_HEAD = 16  # what sys.getsizeof adds for it
+_PREHEADER = 1 << 3 | 1 << 4  # Py_TPFLAGS_MANAGED_WEAKREF, Py_TPFLAGS_MANAGED_DICT
+_HEAD = 16  # what sys.getsizeof adds for the one, and for the others
 
 _of_type = type.__dict__
 _mro_of = _of_type["__mro__"].__get__
@@ -95,12 +96,14 @@ def _sizer(cls: type, classes: tuple[type, ...]) -> Callable[[Any], int]:
     for one in classes:
         found = _dict_of(one).get("__sizeof__")
         if type(found) is types.MethodDescriptorType:
-            return _with_head(found, _GC_HEAD if _flags_of(cls) & _HAVE_GC else 0) if foreign else sys.getsizeof
+            return _with_head(found, cls) if foreign else sys.getsizeof
         foreign = foreign or found is not None
     return sys.getsizeof  # not reached: the last one is object, which has it
 
 
-def _with_head(sizeof: Callable[[Any], int], head: int) -> Callable[[Any], int]:
+def _with_head(sizeof: Callable[[Any], int], cls: type) -> Callable[[Any], int]:
+    flags = _flags_of(cls)
+    head = _HEAD * (bool(flags & _HAVE_GC) + bool(flags & _PREHEADER))
     return lambda obj: sizeof(obj) + head
 
 
@@ -137,17 +140,21 @@ _CUTS: dict[Any, tuple[Callable[[Any], Iterator[Any]], Callable[[Any], int]]] = 
 }
 
 
-def pieces(obj: Any, kinds: Kinds) -> Iterator[Any]:
+def pieces(obj: Any, kinds: Kinds, keys: bool = False) -> Iterator[Any]:
     """What an object refers to, in lists of at most a few thousand: a container of millions is not copied. (Of such a
-    container's own attributes, which subclasses have, nothing is said.) Raises RuntimeError where another thread
-    changes it meanwhile."""
+    container's own attributes, which subclasses have, nothing is said.) ``keys``: also the texts that are keys of
+    dictionaries, which the garbage collector does not tell; then one object may come twice. Raises RuntimeError where
+    another thread changes it meanwhile."""
     kind = kinds.of(obj)
     if not kind.refers:
         return
     if kind.cut is not None and kind.length(obj) > PIECE:
-        yield from kind.cut(obj)
+        for piece in kind.cut(obj):
+            yield piece if keys or kind.cut is not _cut_dict else [one for one in piece if type(one) is not str]
         return
     found = gc.get_referents(obj)
+    if keys and kind.cut is _cut_dict:
+        found += list(dict.keys(obj))
     if len(found) <= 2 * PIECE:
         yield found
         return

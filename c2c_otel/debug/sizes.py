@@ -42,7 +42,7 @@ def measure(root: Any, kinds: Kinds, budget: Budget, most: int = MOST) -> Measur
     steps = 0
     try:
         while waiting:
-            for piece in pieces(waiting.pop(), kinds):
+            for piece in pieces(waiting.pop(), kinds, keys=True):
                 for found in piece:
                     key = id(found)
                     if key in seen:

@@ -16,7 +16,8 @@ __all__ = ["dump_stacks", "merged"]
 _FRAMES = 200
 """Frames of one stack, the innermost ones."""
 
-_THREADS = 1000
+_ALL_FRAMES = 20_000
+"""Frames of one answer; stacks are left out that do not fit."""
 
 _SOURCE_BYTES = 4_000_000
 """Source that is read for one answer; what is not is shown without its code."""
@@ -29,8 +30,14 @@ def dump_stacks() -> dict[str, Any]:
     first; threads that are at the same place are one stack."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     stacks: dict[Stack, list[str]] = {}
-    for ident, frame in list(sys._current_frames().items())[:_THREADS]:
-        stacks.setdefault(_stack(frame), []).append(f"{_text(names.get(ident, ''))}({ident})")
+    left = _ALL_FRAMES
+    for ident, frame in sys._current_frames().items():
+        stack = _stack(frame)
+        if stack not in stacks:
+            if len(stack) > left:
+                continue
+            left -= len(stack)
+        stacks.setdefault(stack, []).append(f"{_text(names.get(ident, ''))}({ident})")
     code = _code(stacks)
     return {
         "stacks": [

@@ -12,7 +12,7 @@ from c2c_otel_views import answers, everybody
 
 __all__ = ["debug_stacks", "includeme"]
 
-_SECONDS = 10.0
+_SECONDS = 5.0
 
 
 def debug_stacks(request: Any) -> Response:
