@@ -10,6 +10,7 @@ import pytest
 from tests.servers.account import account_for
 from tests.servers.fixtures import (
     chromium,
+    dot,
     otlp_receiver,
     postgres,
     prometheus,
@@ -23,6 +24,7 @@ from tests.servers.fixtures import (
 
 __all__ = [
     "chromium",
+    "dot",
     "otlp_receiver",
     "postgres",
     "prometheus",

@@ -21,6 +21,7 @@ def main() -> None:
         "statsd": statsd._script,
         "rsyslogd": lambda: find("rsyslogd", packages=["rsyslog"], places=["/usr/sbin/rsyslogd"]).path,
         "promtool": lambda: find("promtool", packages=["prometheus"]).path,
+        "dot": lambda: find("dot", packages=["graphviz"]).path,
         "chromium": lambda: find("chromium", packages=["chromium", "fonts-liberation"]).path,
     }
     for name, look in programs.items():

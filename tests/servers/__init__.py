@@ -7,16 +7,18 @@
 | `Statsd` | the original daemon | npm statsd |
 | `Rsyslog` | with mmjsonparse | Debian rsyslog |
 | `Prometheus`, `promtool` | scrapes once a second; checks a scrape | Debian prometheus |
+| `dot` | draws graphs | Debian graphviz |
 | `Chromium` | for pictures of pages | Debian chromium, driven by playwright |
 | `Gunicorn` | as users run it, with or without the launcher | wheel gunicorn |
 | `OtlpReceiver`, `UdpSink` | ours, in the test's own process | opentelemetry-proto; nothing |
 
 ``C2C_TEST_<PROGRAM>`` (``C2C_TEST_POSTGRES``, ``C2C_TEST_REDIS_SERVER``, ``C2C_TEST_RSYSLOGD``,
-``C2C_TEST_PROMETHEUS``, ``C2C_TEST_PROMTOOL``, ``C2C_TEST_CHROMIUM``; ``C2C_TEST_STATSD`` is its stats.js) names a
+``C2C_TEST_PROMETHEUS``, ``C2C_TEST_PROMTOOL``, ``C2C_TEST_CHROMIUM``, ``C2C_TEST_DOT``; ``C2C_TEST_STATSD`` is its stats.js) names a
 program to use instead. `tests/conftest.py` has them as fixtures.
 """
 
 from tests.servers.chromium import Chromium, chromium
+from tests.servers.graphviz import dot
 from tests.servers.gunicorn import Answer, Gunicorn
 from tests.servers.otlp import OtlpReceiver, OtlpRequest
 from tests.servers.postgres import Postgres, postgres_installations
@@ -46,6 +48,7 @@ __all__ = [
     "UdpSink",
     "Unavailable",
     "chromium",
+    "dot",
     "free_port",
     "postgres_installations",
     "promtool",

@@ -17,6 +17,7 @@ from tests.servers.account import on_ci
 
 __all__ = [
     "chromium",
+    "dot",
     "otlp_receiver",
     "postgres",
     "prometheus",
@@ -100,6 +101,16 @@ def promtool() -> Callable[[str | bytes], tuple[int, str]]:
     except servers.Unavailable as why:
         missing("promtool", why)
     return servers.promtool
+
+
+@pytest.fixture(scope="session")
+def dot() -> Callable[[str | bytes], str]:
+    """``dot(text) -> SVG``"""
+    try:
+        servers.dot("digraph {}")
+    except servers.Unavailable as why:
+        missing("Graphviz", why)
+    return servers.dot
 
 
 @pytest.fixture(scope="session")
