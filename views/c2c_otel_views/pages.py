@@ -40,6 +40,8 @@ section > p:last-child, dd:last-child { margin-bottom: 0; }
 form { display: flex; flex-wrap: wrap; align-items: end; gap: .6rem 1rem; margin: .4rem 0 0; }
 .try { border-top: 1px solid var(--line); margin-top: .9rem; padding-top: .9rem; }
 .try p { margin: 0; color: var(--soft); }
+.forms { display: flex; flex-wrap: wrap; align-items: end; gap: 0 1.5rem; }
+.forms form { max-width: 100%; }
 label { display: block; max-width: 100%; }
 label > span { display: block; font-size: .85rem; color: var(--soft); }
 label.check { display: flex; align-items: center; gap: .45rem; min-height: 2.3rem; }
@@ -47,6 +49,7 @@ label.check > span { font-size: 1rem; color: var(--text); }
 input, select, button { font: inherit; color: inherit; border: 1px solid var(--soft); border-radius: .35rem;
   padding: .35rem .6rem; min-height: 2.3rem; max-width: 100%; background: var(--card); }
 input[type=checkbox] { min-height: 0; width: 1.1rem; height: 1.1rem; accent-color: var(--accent); }
+input[type=text], input[type=password] { width: 17rem; }
 input[type=number] { width: 7rem; }
 button { background: var(--accent); border-color: var(--accent); color: var(--on-accent); padding: .35rem 1rem;
   cursor: pointer; }

@@ -59,7 +59,8 @@ class Shown:
 
 def _try(title: str, what: str, *forms: Html) -> Html:
     lines = "\n".join(forms)
-    return Html(f'<div class="try">\n<h3>{escape(title)}</h3>\n<p>{escape(what)}</p>\n{lines}\n</div>')
+    head = f"<h3>{escape(title)}</h3>\n<p>{escape(what)}</p>"
+    return Html(f'<div class="try">\n{head}\n<div class="forms">\n{lines}\n</div>\n</div>')
 
 
 def _section(title: str, *content: Html) -> Html:
@@ -152,7 +153,9 @@ def _sql_profiler(shown: Shown) -> Html:
             "On, the plan of each slow SELECT goes to its span and to the log. It switches itself off after a while.",
             (
                 input_("enable", type_="hidden", value="1"),
-                input_("analyze", "Run the SELECT a second time, for real times", "checkbox"),
+                input_("min_seconds", "From seconds (optional)", "number", min=0, step="any"),
+                input_("duration", "For seconds (optional)", "number", min=1),
+                input_("analyze", "Run the SELECT once more, for real times", "checkbox"),
                 button("Switch on"),
             ),
             (input_("enable", type_="hidden", value="0"), button("Switch off")),
