@@ -251,7 +251,7 @@ class Profiler:
             _end_of(self)
             return False
         key = call.target[:4], call.statement.query
-        if not self._is_due(key):
+        if not _is_the_applications(context) or not self._is_due(key):
             return False
         job = _Job(call, context, seconds, self.mode.analyze)
         system = call.target.system
@@ -326,6 +326,14 @@ class Profiler:
         """Until no statement waits for its plan; whether that was so in time."""
         with self._changed:
             return self._changed.wait_for(lambda: self._thread is None, seconds)
+
+
+def _is_the_applications(context: Any) -> bool:
+    """Not what a dialect asks its first connection, which has not come to the pool yet."""
+    try:
+        return context.root_connection.connection.info is not None
+    except (AttributeError, NotImplementedError):
+        return False
 
 
 def _end_of(profiler: Profiler) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -410,6 +412,16 @@ def test_core_orm_and_lists(pg: sa.Engine, captured: Captured, on: On) -> None:
     assert "Index" in first or "Filter" in first
     assert "Sort Key: name" in second
     assert third.startswith("Seq Scan")
+
+
+def test_what_a_dialect_asks_is_left_alone(tables: Postgres, captured: Captured, on: On) -> None:
+    profiler = on()
+    engine = sa.create_engine(tables.dsn(driver="psycopg"))
+    with engine.connect() as connection:
+        connection.execute(sa.text("SELECT id FROM profiled.item"))
+    assert len(plans(captured, profiler)) == 1
+    assert len(selects(captured)) > 1
+    engine.dispose()
 
 
 def test_server_side_cursor(pg: sa.Engine, captured: Captured, on: On) -> None:
@@ -885,3 +897,12 @@ def test_a_process_that_joins_has_it(captured: Captured, on: On) -> None:
     broadcast.get()
     sql_profiler.init()._joined()
     assert sql_profiler.mode() is not None
+
+
+def test_the_documentations_example() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    section = page.partition("## SQL profiler\n")[2].partition("\n## ")[0]
+    example = re.search(r"```python\n(.*?)```", section, re.DOTALL)
+    assert example is not None
+    exec(example[1], {})
+    assert sql_profiler.active is None
