@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 from collections import Counter
@@ -142,6 +143,24 @@ def test_redis_is_down_at_the_start(preload: tuple[str, ...]) -> None:
             assert levels(gunicorn, "test.after") == {"DEBUG": 12}
             load.some()
         assert set(load.statuses) == {200}, load.statuses
+
+
+def test_redis_is_stopped_under_load() -> None:
+    """Its connections stay, and nothing comes from them any more."""
+    with running(Redis()) as redis, served((), C2C_REDIS_URL=redis.url) as gunicorn, Load(gunicorn) as load:
+        wait_for_all(gunicorn)
+        redis.signal(signal.SIGSTOP)
+        try:
+            load.some()
+            assert redis.url in get(gunicorn, "/ask/who?timeout=2")["missing"]
+            get(gunicorn, "/c2c/logging/level?name=test.during&level=DEBUG", 503)
+            load.some()
+        finally:
+            redis.signal(signal.SIGCONT)
+        wait_for_all(gunicorn)
+        assert "DEBUG" not in levels(gunicorn, "test.during")  # nobody waited for it any more
+        load.some()
+    assert set(load.statuses) == {200}, load.statuses
 
 
 def test_a_failover_under_load() -> None:
