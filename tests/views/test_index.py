@@ -19,7 +19,7 @@ from c2c_otel import index
 from c2c_otel.index import Html
 from c2c_otel.settings import Settings
 from c2c_otel_exporters import guard, hostname
-from c2c_otel_views import pages
+from c2c_otel_views import answers, pages
 from tests import pyramid_kit as kit
 from tests.pyramid_kit import Answer, FakeTelemetry, assert_left_nothing, get
 
@@ -196,24 +196,39 @@ def test_with_the_secret() -> None:
     assert hostname.host_name() in page.said
 
 
+def test_every_view_is_on_the_page(monkeypatch: Any) -> None:
+    """Whoever adds one adds its link or form."""
+    paths: set[str] = set()
+    add_view = answers.add_view
+
+    def seen(config: Any, name: str, path: str, *args: Any, **more: Any) -> None:
+        paths.add(path)
+        add_view(config, name, path, *args, **more)
+
+    monkeypatch.setattr(answers, "add_view", seen)
+    page = read(get(make(**EVERYTHING), "/c2c", HTTP_X_API_KEY=SECRET))
+    there = hrefs(page) | {action for _, action in page.forms()}
+    missing = {path for path in paths if path not in there and "*" not in path and "{" not in path}
+    assert missing == {"/c2c/"}
+    assert len(paths) >= 15
+
+
 @pytest.mark.parametrize("path", ["/c2c", "/c2c/"])
 @pytest.mark.parametrize("script", ["", "/mounted"])
 @pytest.mark.parametrize("prefix", [None, "/api"])
 def test_links_and_forms_lead_to_views_that_are_there(path: str, script: str, prefix: str | None) -> None:
-    """No link and no GET form leads to a 404 or 405, nor does a POST form."""
+    """And take the method: what they say of another one is which ones they take."""
     config = Configurator(settings={**{f"c2c.{name}": "1" for name in EVERYTHING}, "c2c.secret": SECRET})
     config.include("c2c_otel", route_prefix=prefix)
     app = config.make_wsgi_app()
     page = read(get(app, f"{prefix or ''}{path}", SCRIPT_NAME=script, HTTP_X_API_KEY=SECRET))
-    targets = {("HEAD", href) for href in hrefs(page)}
-    targets |= {(method.upper(), action) for method, action in page.forms()}
-    assert len(targets) > 6
+    targets = {("get", href) for href in hrefs(page)} | set(page.forms())
+    assert len(targets) > 15
     for method, target in targets:
         assert target is not None and target.startswith(f"{script}{prefix or ''}/")
-        if target.endswith(("/metrics", "/stats.json")):
-            continue  # the telemetry here has none
-        answer = get(app, target.removeprefix(script), method, SCRIPT_NAME=script)
-        assert answer.status not in (404, 405), (method, target)
+        answer = get(app, target.removeprefix(script), "PUT", SCRIPT_NAME=script)
+        assert answer.status == 405, target
+        assert method.upper() in (answer.header("Allow") or ""), target
 
 
 def test_a_flag_that_is_off_has_no_link() -> None:
