@@ -136,6 +136,8 @@ class RedisBackend:
         try:
             return bounded.call(work, _SECONDS, "c2c_otel_shared_redis")
         except redis.ResponseError as error:
+            if isinstance(error, redis.ReadOnlyError):  # it was the master: the next connection finds the one that is
+                redis_clients.own(settings).connection_pool.disconnect(inuse_connections=False)
             if str(error).startswith("WRONGTYPE"):
                 raise _WrongTypeError from error
             raise self._unavailable(error) from error

@@ -38,6 +38,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0
 """Seconds before the next attempt; the pause doubles, and a random part of it keeps processes from coming together."""
 
 _MAX_WAITING = 1000  # messages that wait for the thread
+_AT_ONCE = 100  # messages that are taken before the thread looks at what else there is to do
 
 _logger = logging.getLogger("c2c_otel.broadcast")
 
@@ -155,7 +156,10 @@ class Listener:
         checked = heard
         asked: float | None = None
         while True:
-            while connection.can_read(0):
+            more = True
+            for _ in range(_AT_ONCE):
+                if not (more := connection.can_read(0)):
+                    break
                 self._take(connection.read_response())
                 heard, asked = time.monotonic(), None
             self._send_waiting()
@@ -171,6 +175,8 @@ class Listener:
             if now - checked > CHECK_SECONDS:
                 self._check()
                 checked = time.monotonic()
+            if more:
+                continue
             due = heard + PING_SECONDS if asked is None else asked + redis_clients.TIMEOUT_SECONDS
             self._wait(connection, max(0.0, min(due, checked + CHECK_SECONDS) - time.monotonic()) + 0.001)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from c2c_otel import bounded, redis_clients
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
     from c2c_otel.settings import Settings
 
 __all__ = ["ask"]
+
+LOOK_SECONDS = 1.0
+"""Between two looks at who of those that have not answered is still there."""
 
 
 def ask(
@@ -37,7 +39,7 @@ def ask(
     one = _Round(settings, names, token, accept)
     try:
         bounded.call(lambda: one.begin(channel, question, answer_channel), patience[0], "c2c_broadcast_ask")
-        whole = one.gather(end)
+        whole = one.gather(channel, end)
     finally:
         one.close()
     return one.missing(), whole
@@ -46,7 +48,9 @@ def ask(
 class _Round:
     def __init__(self, settings: Settings, names: Names, token: str, accept: Accept) -> None:
         self._settings, self._names, self._token, self._accept = settings, names, token, accept
-        self._waiting: Counter[str] = Counter()
+        self._waiting: dict[str, str] = {}  # token -> name
+        self._suspects: set[str] = set()
+        self._gone: list[str] = []
         self._unnamed = 0
         self._given_up = False
         self._connection: Connection | None = None
@@ -80,16 +84,20 @@ class _Round:
 
     def _expect(self, listed: list[Listed], subscribers: list[Any]) -> None:
         """Whoever is subscribed and not in the list is of another kind (c2cwsgiutils), and cannot be named."""
-        self._waiting = Counter(one.name for one in listed if one.token != self._token)
+        self._waiting = {one.token: one.name for one in listed if one.token != self._token}
         self._unnamed = max(0, int(subscribers[0][1]) - len(listed))
 
-    def gather(self, end: float) -> bool:
-        """Until all have answered, or the end. False where the connection failed."""
+    def gather(self, channel: str, end: float) -> bool:
+        """Until all have answered or gone, or the end. False where the connection failed."""
         connection = self._connection
         assert connection is not None, "begun"
+        look = time.monotonic() + LOOK_SECONDS
         while (self._waiting or self._unnamed) and (left := end - time.monotonic()) > 0:
             try:
-                if not connection.can_read(left):
+                if not connection.can_read(min(left, max(0.0, look - time.monotonic()))):
+                    if time.monotonic() >= look:
+                        self._look(channel, min(left, LOOK_SECONDS))
+                        look = time.monotonic() + LOOK_SECONDS
                     continue
                 message = connection.read_response()
             except Exception:  # of redis-py: the server has gone, and with it what they may have answered
@@ -101,15 +109,33 @@ class _Round:
     def _answered(self, name: str | None) -> None:
         if name is None:
             return
-        if self._waiting[name] > 0:
-            self._waiting[name] -= 1
+        token = next((token for token, one in self._waiting.items() if one == name), None)
+        if token is not None:
+            del self._waiting[token]
+        elif name in self._gone:
+            self._gone.remove(name)
         else:
             self._unnamed = max(0, self._unnamed - 1)
-        self._waiting = +self._waiting
+
+    def _look(self, channel: str, seconds: float) -> None:
+        """Who has not been there twice has died, and is not waited for; one that only reconnects is."""
+        try:
+            listed = bounded.call(lambda: self._listed(channel), seconds, "c2c_broadcast_look")
+        except Exception:  # the answers' connection will tell
+            return
+        absent = self._waiting.keys() - {one.token for one in listed}
+        for token in absent & self._suspects:
+            self._gone.append(self._waiting.pop(token))
+        self._suspects = absent
+
+    def _listed(self, channel: str) -> list[Listed]:
+        client: Any = redis_clients.own(self._settings)
+        with redis_clients.quiet():
+            return self._names.listed(client.pubsub_channels(self._names.pattern(channel)), channel)
 
     def missing(self) -> tuple[str, ...]:
         """Who has not answered."""
-        return (*self._waiting.elements(), *[""] * self._unnamed)
+        return (*self._waiting.values(), *self._gone, *[""] * self._unnamed)
 
     def close(self) -> None:
         self._given_up = True

@@ -19,7 +19,7 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 
 from c2c_otel.broadcast import redis as transport_module
-from c2c_otel.broadcast import redis_listener
+from c2c_otel.broadcast import redis_listener, redis_round
 from c2c_otel.broadcast.node import Node
 from c2c_otel.broadcast.redis import RedisTransport
 from c2c_otel.broadcast.redis_clock import Clock
@@ -198,6 +198,21 @@ def test_who_does_not_answer_is_named(shared: Settings) -> None:
     with service(shared, 3, "who") as (one, two, _):
         two.answers = False
         assert one.ask("who", 0.3) == (["host/3"], ("host/2",))
+
+
+def test_who_dies_is_not_waited_for(shared: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_round, "LOOK_SECONDS", 0.05)
+    with service(shared, 3, "who") as (one, two, three):
+        two.answers = three.answers = False
+        begun = threading.Event()
+        three.deliver = lambda *question: begun.set() or False  # type: ignore[method-assign] # it hears, and dies
+        three.transport.close()
+        three.open("who")
+        killer = threading.Thread(target=lambda: begun.wait(20) and three.transport.close())
+        killer.start()
+        threading.Timer(1, lambda: two.transport.close()).start()
+        assert one.ask("who", 100) == ([], ("host/2", "host/3"))
+        killer.join()
 
 
 def test_only_those_who_hear_the_channel_are_waited_for(shared: Settings) -> None:
