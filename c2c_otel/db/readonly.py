@@ -40,7 +40,7 @@ def restrict(connection: Connection) -> None:
     """After the connection of a read-only route has begun its transaction, before its first statement."""
     if connection.dialect.name == "sqlite" and not connection.info.get(_QUERY_ONLY):
         connection.info[_QUERY_ONLY] = True
-        connection.exec_driver_sql("PRAGMA query_only = ON")
+        connection.connection.cursor().execute("PRAGMA query_only = ON")
     elif connection.dialect.name not in ("postgresql", "sqlite"):
         guard.warn_once(
             f"db.readonly.{connection.dialect.name}",

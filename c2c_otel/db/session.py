@@ -127,7 +127,9 @@ class _Registry(ScopedRegistry[RoutedSession]):
         request = scope.current.get()
         if request is not None:
             return request.sessions
-        held: dict[object, Any] = vars(self._local)
+        if not hasattr(self._local, "held"):
+            self._local.held = {}
+        held: dict[object, Any] = self._local.held
         return held
 
 

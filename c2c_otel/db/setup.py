@@ -7,7 +7,7 @@ import os
 import re
 import weakref
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy
 from sqlalchemy import Engine, event, orm
@@ -15,6 +15,7 @@ from sqlalchemy.engine import URL, make_url
 
 from c2c_otel import application, db_maintenance, telemetry
 from c2c_otel.db import pool_gauges, readonly, transactions, tween
+from c2c_otel.db.lag import LIBPQ
 from c2c_otel.db.routing import Routing, patterns
 from c2c_otel.db.session import RoutedSession, ScopedSession
 from c2c_otel.db.watch import Replica
@@ -24,9 +25,6 @@ from c2c_otel_exporters import guard
 __all__ = ["create_session", "setup_session"]
 
 Expressions = Iterable[str | re.Pattern[str]] | None
-
-_LIBPQ: Final = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
-"""Drivers that take libpq's connection parameters."""
 
 _logger = logging.getLogger("c2c_otel")
 _forkable: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -194,7 +192,7 @@ def _bounds(url: URL, ours: Settings) -> dict[str, Any]:
     """How long the replica's network may take, unless the URL says so: a request falls back after that. libpq's
     shortest connect_timeout is 2 seconds."""
     driver = url.get_driver_name()
-    if url.get_backend_name() != "postgresql" or driver not in _LIBPQ:
+    if url.get_backend_name() != "postgresql" or driver not in LIBPQ:
         return {}
     bounds = {
         "connect_timeout": max(2, round(ours.db_connect_timeout)),

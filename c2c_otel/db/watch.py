@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sqlalchemy import event, exc
 
-from c2c_otel.db import scope
-from c2c_otel.db.lag import State, look
+from c2c_otel.db import lag, scope
 from c2c_otel_exporters import guard
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ class Replica:
         self._patience = patience
         self._begin_afresh()
         event.listen(engine, "checkout", _check_liveness)
+        lag.bound_connecting(primary)
 
     def _begin_afresh(self) -> None:
         self._lock = threading.Lock()
@@ -109,16 +109,13 @@ class Replica:
     def _look(self, pool: Any) -> None:
         self._looking_since = time.monotonic()
         try:
-            state = look(self.engine.dialect, pool, self._primary)
+            state = lag.look(self.engine.dialect, pool)
         except Exception as error:
             self._set("down", _first_line(error))
-        else:
-            self._judge(state)
+            return
         finally:
             self._looking_since = None
-
-    def _judge(self, state: State) -> None:
-        if state.promoted:
+        if state.identity is not None and lag.is_promoted(state.identity, self._primary, max(2, round(self._patience))):
             self._set("promoted")
         elif self._max_lag is not None and state.lag is not None and state.lag > self._max_lag:
             self._set("lagging", f"{state.lag:.0f} s; {self._max_lag:g} are allowed")

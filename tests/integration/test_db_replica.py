@@ -339,15 +339,27 @@ def test_a_replica_that_is_promoted(
     assert app.post("/execute").status_int == 503  # although it could
 
 
+def test_a_replica_that_takes_over(make: Make, own: Postgres, driver: str) -> None:
+    """The primary is gone: what was its replica is the only one that can be read from."""
+    app = make(settings_for(own, driver))
+    assert app.get("/where").text == "replica"
+    own._processes["primary"].stop(signal.SIGINT)
+    own.promote()
+    time.sleep(0.5)
+    assert app.session._routing.replica.trouble() is None
+    assert app.get("/where").text == "primary"  # so it says of itself
+    with pytest.raises(sa.exc.OperationalError):
+        app.post("/write")
+
+
 def test_one_server_under_two_names(make: Make, shared: Postgres) -> None:
     settings = settings_for(shared, "psycopg")
     settings["sqlalchemy_slave.url"] = settings["sqlalchemy.url"].replace("127.0.0.1", "localhost")
     app = make(settings)
-    watched = app.session._routing.replica
     app.get("/where")
-    wait_until(lambda: watched._thread is not None)
     time.sleep(0.5)
-    assert watched.trouble() is None
+    assert app.session._routing.replica.trouble() is None
+    assert app.ro.pool.checkedin() == 1  # type: ignore[attr-defined]
 
 
 def test_a_replica_that_freezes(make: Make, own: Postgres, caplog: pytest.LogCaptureFixture) -> None:
