@@ -269,7 +269,8 @@ def test_the_span_of_a_request(fake: Telemetry) -> None:
     text = span.to_json()
     assert SECRET not in text and quote(SECRET) not in text
     (event,) = span.events
-    assert event.attributes["exception.message"] == "http://localhost/fails?secret=*** ***"
-    assert event.attributes["exception.type"] == "ValueError"
-    assert "Traceback" in event.attributes["exception.stacktrace"]
-    assert span.attributes["url.query"] == "secret=REDACTED"
+    said = dict(event.attributes or {})
+    assert said["exception.message"] == "http://localhost/fails?secret=*** ***"
+    assert said["exception.type"] == "ValueError"
+    assert "Traceback" in str(said["exception.stacktrace"])
+    assert dict(span.attributes or {})["url.query"] == "secret=REDACTED"

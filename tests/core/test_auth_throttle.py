@@ -139,7 +139,8 @@ def test_while_the_store_is_away_each_worker_counts(fake: Telemetry, clock: Cloc
         def read(self, *args: Any) -> Any:
             raise shared.Unavailable("away")
 
-        write = count
+        def write(self, *args: Any) -> Any:
+            raise shared.Unavailable("away")
 
     monkeypatch.setattr(shared, "backend", Away)
     app = make()
