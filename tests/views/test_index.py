@@ -14,8 +14,9 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 from pyramid.config import Configurator
+from pyramid.response import Response
 
-from c2c_otel import index
+from c2c_otel import auth, index
 from c2c_otel.index import Html
 from c2c_otel.settings import Settings
 from c2c_otel_exporters import guard, hostname
@@ -454,6 +455,34 @@ def test_hooks_are_shown_to_whom_they_are_for() -> None:
     assert "Tiles & more" in anonymous.text["h2"]
     assert known.text["em"] == "foreign"
     assert "at /c2c" in known.said and "at /c2c" not in anonymous.said
+
+
+def test_a_form_of_the_application_s_changes_something_with_the_login() -> None:
+    """As docs/admin.md says: its route is below ours, and its form carries the login's token."""
+
+    def generate(request: Any) -> Response:
+        auth.require_change(request)
+        return Response("done")
+
+    def hook(request: Any) -> Any:
+        token = index.input_("csrf_token", type_="hidden", value=auth.csrf_token(request))
+        return index.form("/c2c/tiles", token, index.button("Start"), method="post")
+
+    index.additional_auth.append(hook)
+    config = Configurator(settings={"c2c.secret": SECRET})
+    config.include("c2c_otel")
+    config.add_route("tiles", "/c2c/tiles")
+    config.add_view(generate, route_name="tiles")
+    app = config.make_wsgi_app()
+    session = cookie(post(app, f"secret={SECRET}"))
+    page = read(get(app, "/c2c", HTTP_COOKIE=session))
+    (token,) = {given["value"] for given in page.all("input") if given.get("name") == "csrf_token"}
+    assert page.forms()["post", "/c2c/tiles"] == ["csrf_token"]
+    sent = urlencode({"csrf_token": token})
+    assert post(app, sent, PATH_INFO="/c2c/tiles", HTTP_COOKIE=session).body == b"done"
+    refused = post(app, "csrf_token=wrong", PATH_INFO="/c2c/tiles", HTTP_COOKIE=session)
+    assert refused.status == 403 and b"csrf_token is missing" in refused.body
+    assert post(app, sent, PATH_INFO="/c2c/tiles").status == 403
 
 
 def test_a_title_alone_is_not_shown() -> None:
