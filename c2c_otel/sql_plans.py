@@ -27,6 +27,9 @@ PLAN_SECONDS = 2.0
 LOCK_SECONDS = 0.5
 """The lock_timeout."""
 
+_SAFE_STATES = ("08", "25", "28", "42", "53", "55", "57")
+"""Classes of SQLSTATE: connections, read-only transactions, privileges, names, resources, locks, timeouts."""
+
 _IDLE = 0
 """``transaction_status`` of libpq's drivers."""
 
@@ -237,6 +240,11 @@ def _joined(lines: list[str]) -> str:
 
 
 def _said(error: BaseException) -> str:
-    """The first line: the next ones show where in the statement."""
+    """The first line (the next ones show where in the statement), and only of what cannot have the statement's data in
+    it, as errors about a value have."""
+    name = type(error).__name__
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    if isinstance(state, str) and not state.startswith(_SAFE_STATES):
+        return name
     line = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {line}"[:500]
+    return f"{name}: {line}"[:500]

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from c2c_otel import broadcast, shared, sql_plans, sql_profiler
+from c2c_otel import broadcast, shared, sql_plans, sql_profiler, sql_profiling
 from c2c_otel.instrumentation import sqlalchemy as instrumentation
 from c2c_otel.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 from c2c_otel.testing import Captured
@@ -26,7 +26,7 @@ from c2c_otel_exporters import background, guard
 from tests.servers import Postgres
 
 LOGGER = "c2c_otel.sql_profiler"
-On = Callable[..., sql_profiler.Profiler]
+On = Callable[..., sql_profiling.Profiler]
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def captured(c2c_telemetry: Captured, monkeypatch: pytest.MonkeyPatch) -> Iterat
 def on(captured: Captured, caplog: pytest.LogCaptureFixture) -> On:
     caplog.set_level(logging.INFO, LOGGER)
 
-    def on(**options: Any) -> sql_profiler.Profiler:
+    def on(**options: Any) -> sql_profiling.Profiler:
         sql_profiler.enable(**{"min_seconds": 0, **options})
         assert sql_profiler.active is not None
         captured.clear()
@@ -80,6 +80,8 @@ def tables(postgres: Postgres) -> Postgres:
         "CREATE OPERATOR profiled.~=~ (leftarg = int, rightarg = int, function = profiled.eq)",
         "CREATE FUNCTION profiled.add(int, int) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT $1 + $2'",
         "CREATE AGGREGATE profiled.total(int) (sfunc = profiled.add, stype = int, initcond = '0')",
+        "CREATE FUNCTION profiled.fails() RETURNS int LANGUAGE plpgsql STABLE AS 'BEGIN"
+        " IF current_setting(''transaction_read_only'') = ''on'' THEN RAISE ''secret''; END IF; RETURN 1; END'",
         "CREATE TABLE profiled.guarded (id int)",
         "ALTER TABLE profiled.guarded ENABLE ROW LEVEL SECURITY",
         "CREATE POLICY p ON profiled.guarded USING (profiled.touch(id) > 0)",
@@ -104,10 +106,10 @@ def make(tables: Postgres, driver: str = "psycopg", **options: Any) -> sa.Engine
     return engine
 
 
-def plans(captured: Captured, profiler: sql_profiler.Profiler) -> list[str]:
+def plans(captured: Captured, profiler: sql_profiling.Profiler) -> list[str]:
     """Of all SELECTs that have ended."""
     assert profiler.wait(20)
-    found = [(span.attributes or {}).get(sql_profiler.ATTRIBUTE) for span in captured.spans]
+    found = [(span.attributes or {}).get(sql_profiling.ATTRIBUTE) for span in captured.spans]
     return [str(plan) for plan in found if plan is not None]
 
 
@@ -196,7 +198,7 @@ def test_only_selects(sqlite: sa.Engine, captured: Captured, on: On) -> None:
         ):
             connection.execute(sa.text(statement))
     assert profiler.wait(1)
-    assert not [span for span in captured.spans if sql_profiler.ATTRIBUTE in (span.attributes or {})]
+    assert not [span for span in captured.spans if sql_profiling.ATTRIBUTE in (span.attributes or {})]
     assert len(captured.spans) == 7
 
 
@@ -217,7 +219,7 @@ def test_every_form_of_select(sqlite: sa.Engine, captured: Captured, on: On, sta
         connection.exec_driver_sql(statement)
     assert profiler.wait(1)
     [span] = [span for span in captured.spans if span.name != "ROLLBACK"]
-    assert "SCAN hello" in str((span.attributes or {})[sql_profiler.ATTRIBUTE])
+    assert "SCAN hello" in str((span.attributes or {})[sql_profiling.ATTRIBUTE])
 
 
 def test_parentheses_and_compounds(pg: sa.Engine, captured: Captured, on: On) -> None:
@@ -244,8 +246,8 @@ def test_only_slow_ones_and_the_explain_is_not_counted(sqlite: sa.Engine, captur
         connection.execute(sa.text("SELECT id AS slow FROM hello"))
     assert profiler.wait(1)
     quick, slow = selects(captured)
-    assert sql_profiler.ATTRIBUTE not in (quick.attributes or {})
-    assert (slow.attributes or {})[sql_profiler.ATTRIBUTE] == "SCAN hello"
+    assert sql_profiling.ATTRIBUTE not in (quick.attributes or {})
+    assert (slow.attributes or {})[sql_profiling.ATTRIBUTE] == "SCAN hello"
     assert slow.end_time is not None and slow.start_time is not None
     assert 0.6e9 <= slow.end_time - slow.start_time < 0.7e9
     assert captured.statsd[-1] == "sql.SELECT_FROM_hello:600|ms"
@@ -253,8 +255,8 @@ def test_only_slow_ones_and_the_explain_is_not_counted(sqlite: sa.Engine, captur
 
 def test_the_same_one_once(sqlite: sa.Engine, captured: Captured, on: On, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(sql_profiler.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(sql_profiler, "MAX_SEEN", 2)
+    monkeypatch.setattr(sql_profiling.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sql_profiling, "MAX_SEEN", 2)
     on()
 
     def explained(*statements: str) -> list[bool]:
@@ -262,11 +264,11 @@ def test_the_same_one_once(sqlite: sa.Engine, captured: Captured, on: On, monkey
         with sqlite.connect() as connection:
             for statement in statements:
                 connection.execute(sa.text(statement))
-        return [sql_profiler.ATTRIBUTE in (span.attributes or {}) for span in selects(captured)]
+        return [sql_profiling.ATTRIBUTE in (span.attributes or {}) for span in selects(captured)]
 
     a, b, c = (f"SELECT id FROM hello WHERE {name} = 1" for name in ("id", "value", "id + 1"))
     assert explained(a, a.replace("1", "2"), b) == [True, False, True]
-    now[0] += sql_profiler.AGAIN_SECONDS - 1
+    now[0] += sql_profiling.AGAIN_SECONDS - 1
     assert explained(a, b) == [False, False]
     now[0] += 1
     assert explained(a, a) == [True, False]
@@ -302,7 +304,7 @@ def test_off_nothing_happens(sqlite: sa.Engine, captured: Captured) -> None:
     assert sql_profiler.active is None and sql_profiler.mode() is None
     with sqlite.connect() as connection:
         connection.execute(sa.text("SELECT 1"))
-    assert sql_profiler.ATTRIBUTE not in (captured.spans[0].attributes or {})
+    assert sql_profiling.ATTRIBUTE not in (captured.spans[0].attributes or {})
 
 
 def test_on_and_off_are_said(captured: Captured, on: On, caplog: pytest.LogCaptureFixture) -> None:
@@ -331,7 +333,7 @@ def test_it_ends_by_itself_without_being_told(
     with sqlite.connect() as connection:
         connection.execute(sa.text("SELECT 1"))
     assert sql_profiler.active is None
-    assert sql_profiler.ATTRIBUTE not in (captured.spans[0].attributes or {})
+    assert sql_profiling.ATTRIBUTE not in (captured.spans[0].attributes or {})
 
 
 def test_the_state_is_followed_and_what_is_odd_is_off(captured: Captured, on: On) -> None:
@@ -342,8 +344,13 @@ def test_the_state_is_followed_and_what_is_odd_is_off(captured: Captured, on: On
     topic.set("profile", {"analyze": True})
     assert sql_profiler.active is None
     assert guard.tally == {}
-    topic.set("profile", "on")
-    assert sql_profiler.active is None
+    for odd in (
+        "on",
+        {"analyze": 0, "min_seconds": 0, "until": "inf"},
+        {"analyze": 0, "min_seconds": "nan", "until": 9e9},
+    ):
+        topic.set("profile", odd)
+        assert sql_profiler.active is None
 
 
 def test_a_child_does_not_inherit_it(captured: Captured, on: On) -> None:
@@ -616,6 +623,16 @@ def test_a_second_run_has_a_time_limit(
     assert plan.endswith("not analyzed: QueryCanceled: canceling statement due to statement timeout")
 
 
+def test_errors_about_values_are_told_without_them(tables: Postgres, captured: Captured, on: On) -> None:
+    engine = make(tables)
+    profiler = on(analyze=True)
+    with engine.connect() as connection:
+        connection.execute(sa.text("SELECT profiled.fails()"))
+    [plan] = plans(captured, profiler)
+    engine.dispose()
+    assert plan.endswith("not analyzed: RaiseException")
+
+
 @pytest.mark.parametrize("isolation", ["AUTOCOMMIT", "SERIALIZABLE"])
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
 def test_it_is_read_only_whatever_the_engine_says(
@@ -776,15 +793,15 @@ def test_few_wait(tables: Postgres, captured: Captured, on: On, stuck: threading
     with engine.connect() as connection:
         for statement in names:
             connection.exec_driver_sql(statement)
-    assert len(selects(captured)) == 30 - sql_profiler.MAX_WAITING
-    assert guard.tally["dropped.sql_profiler.plan"] == 30 - sql_profiler.MAX_WAITING
+    assert len(selects(captured)) == 30 - sql_profiling.MAX_WAITING
+    assert guard.tally["dropped.sql_profiler.plan"] == 30 - sql_profiling.MAX_WAITING
     stuck.set()
     assert profiler.wait(20)
     assert len(selects(captured)) == 31
     with engine.connect() as connection:
         connection.exec_driver_sql(names[-1])  # one that was dropped comes again
     assert profiler.wait(20)
-    assert (selects(captured)[-1].attributes or {})[sql_profiler.ATTRIBUTE] == "a plan"
+    assert (selects(captured)[-1].attributes or {})[sql_profiling.ATTRIBUTE] == "a plan"
     engine.dispose()
 
 
@@ -819,7 +836,7 @@ def test_without_threads_nothing_waits(tables: Postgres, captured: Captured, on:
         connection.exec_driver_sql("SELECT id FROM profiled.item")
     engine.dispose()
     [span] = selects(captured)
-    assert sql_profiler.ATTRIBUTE not in (span.attributes or {})
+    assert sql_profiling.ATTRIBUTE not in (span.attributes or {})
 
 
 def test_what_is_too_long(sqlite: sa.Engine, captured: Captured, on: On, caplog: pytest.LogCaptureFixture) -> None:
@@ -846,7 +863,7 @@ def test_what_is_shown_is_cut(sqlite: sa.Engine, captured: Captured, on: On, cap
         )
         connection.exec_driver_sql("SELECT value FROM hello WHERE id = ?", (Odd(3),))
     first, *_ = plans(captured, profiler)
-    assert len(first) <= sql_profiler.MAX_ATTRIBUTE
+    assert len(first) <= sql_profiling.MAX_ATTRIBUTE
     long, many, odd = logged(caplog)
     assert len(long) < 40_000
     parameters = many.partition("parameters: ")[2].partition("\n")[0]

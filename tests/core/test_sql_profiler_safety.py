@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from c2c_otel.sql_profiler import without_values
+from c2c_otel.sql_profiling import without_values
 from c2c_otel.sql_safety import literal, read
 from tests.servers import Postgres
 
