@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 __all__ = [
     "MAX_ANSWER_BYTES",
+    "MAX_CHANNEL_BYTES",
     "MAX_QUESTION_BYTES",
     "MAX_SECONDS",
     "NOTHING",
@@ -38,6 +39,7 @@ __all__ = [
 
 MAX_QUESTION_BYTES = 1 << 20
 MAX_ANSWER_BYTES = 16 << 20  # dumps of memory
+MAX_CHANNEL_BYTES = 1024
 MAX_SECONDS = 3600.0
 """No question is valid for longer, so that a copied one is not either."""
 
@@ -91,7 +93,10 @@ def new_id(sender_token: str = "") -> str:
 
 
 def encode_question(question: Question, key: bytes | None) -> bytes:
-    """The bytes of a question. Raises TypeError where the params are not JSON, ValueError where they are too large."""
+    """The bytes of a question. Raises TypeError where the params are not JSON, ValueError where they, or the channel's
+    name, are too large."""
+    if len(question.channel.encode()) > MAX_CHANNEL_BYTES:
+        raise ValueError(f"The channel {question.channel[:50]!r}... has more than {MAX_CHANNEL_BYTES} bytes.")
     fields: dict[str, Any] = {"params": question.params}
     if question.answer_channel is not None:
         fields["answer_channel"] = question.answer_channel

@@ -27,7 +27,7 @@ __all__ = ["Answers", "Node"]
 
 _MAX_REMEMBERED = 10_000  # questions that are still valid; nobody asks that many within their time
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("c2c_otel.broadcast")
 _via: ContextVar[tuple[str, ...]] = ContextVar("c2c_broadcast_via", default=())
 """The channels whose callbacks are being run, here or where the question came from. A question never goes round: on
 one of these channels it stays in the process."""
@@ -193,7 +193,11 @@ class Node:
         end = time.monotonic() + timeout
         own = self._ask_own(transport, question._replace(params=json.loads(json.dumps(question.params))))
         came: list[Any] = []
-        missing = transport.ask(channel, message, answer_channel, timeout, self._accept(identity, came))
+        try:
+            missing = transport.ask(channel, message, answer_channel, timeout, self._accept(identity, came))
+        except Exception:  # no descriptor left, say: what came is still an answer
+            guard.failed("broadcast.ask")
+            missing = ("",)
         if not expect_answers:
             return None
         own.done.wait(max(0.0, end - time.monotonic()))

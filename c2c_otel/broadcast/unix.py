@@ -29,6 +29,7 @@ class UnixTransport:
         listener.start()
         self._listener = listener
         listening()
+        unix_round.sweep(self._directory, listener.file)
 
     def subscriptions_changed(self, channels: Iterable[str]) -> None:
         """See `Transport.subscriptions_changed`: it makes no difference here."""

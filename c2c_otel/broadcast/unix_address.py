@@ -14,11 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ANSWER", "MAX_CHANNEL_BYTES", "QUESTION", "address", "file_name", "is_ours", "member", "members"]
+__all__ = ["ANSWER", "QUESTION", "address", "file_name", "is_ours", "member", "members"]
 
 QUESTION = struct.Struct(">HI")
 ANSWER = struct.Struct(">I")
-MAX_CHANNEL_BYTES = 1024
 
 _SUN_PATH = 108  # unix(7), the closing NUL included
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid

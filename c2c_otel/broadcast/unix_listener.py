@@ -11,9 +11,9 @@ from collections import deque
 from pathlib import Path
 
 from c2c_otel.broadcast import unix_address
-from c2c_otel.broadcast.messages import MAX_QUESTION_BYTES, MAX_SECONDS
+from c2c_otel.broadcast.messages import MAX_CHANNEL_BYTES, MAX_QUESTION_BYTES, MAX_SECONDS
 from c2c_otel.broadcast.transport import Deliver
-from c2c_otel.broadcast.unix_address import ANSWER, MAX_CHANNEL_BYTES, QUESTION
+from c2c_otel.broadcast.unix_address import ANSWER, QUESTION
 from c2c_otel_exporters import guard
 
 __all__ = ["Listener"]

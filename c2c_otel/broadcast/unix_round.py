@@ -15,17 +15,15 @@ from c2c_otel.broadcast.transport import Accept
 from c2c_otel.broadcast.unix_address import ANSWER, QUESTION
 from c2c_otel_exporters import guard
 
-__all__ = ["ask", "frame", "tell"]
+__all__ = ["ask", "frame", "sweep", "tell"]
 
 _AGAIN_SECONDS = 0.02
 """A member whose backlog is full (a stopped one, after many questions) cannot be waited for: it is tried again."""
 
 
 def frame(channel: str, question: bytes) -> bytes:
-    """The bytes of a question on a connection. Raises ValueError for a channel whose name is too long."""
+    """The bytes of a question on a connection."""
     name = channel.encode()
-    if len(name) > unix_address.MAX_CHANNEL_BYTES:
-        raise ValueError(f"A channel's name has {len(name)} bytes; expected {unix_address.MAX_CHANNEL_BYTES} at most.")
     return QUESTION.pack(len(name), len(question)) + name + question
 
 
@@ -59,6 +57,32 @@ def tell(directory: Path, own: str, question: bytes, timeout: float) -> None:
         threading.Thread(target=rest, name="c2c_broadcast_sender", daemon=True).start()
     except RuntimeError:  # the interpreter ends
         telling.close()
+
+
+def sweep(directory: Path, own: str) -> None:
+    """Remove the sockets of the dead: a service in which nobody asks anything must not keep one for each."""
+    for file in unix_address.members(directory):
+        if file != own:
+            connection, _ = _connect(directory, file)
+            if connection is not None:
+                connection.close()
+
+
+def _connect(directory: Path, file: str) -> tuple[socket.socket | None, int]:
+    """A connection, or why there is none (errno; 0: it is not ours). The socket of who has died is removed."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.setblocking(False)
+    try:
+        with unix_address.address(directory, file) as address:
+            failed = connection.connect_ex(address)
+        if not failed and unix_address.is_ours(connection):
+            return connection, 0
+    except OSError as error:  # the directory is gone
+        failed = error.errno or errno.ENOENT
+    connection.close()
+    if failed == errno.ECONNREFUSED:
+        (directory / file).unlink(missing_ok=True)
+    return None, failed
 
 
 class _Call:
@@ -106,24 +130,12 @@ class _Round:
 
     def _connect(self) -> None:
         for call in [call for call in self.calls.values() if call.socket is None]:
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            connection.setblocking(False)
-            try:
-                with unix_address.address(self._directory, call.file) as address:
-                    found = connection.connect_ex(address)
-                ours = found == 0 and unix_address.is_ours(connection)
-            except OSError as error:  # the directory is gone
-                found, ours = error.errno or errno.ENOENT, False
-            if ours:
-                call.socket = connection
-                self._selector.register(connection, selectors.EVENT_WRITE, call)
+            call.socket, failed = _connect(self._directory, call.file)
+            if call.socket is not None:
+                self._selector.register(call.socket, selectors.EVENT_WRITE, call)
                 self._send(call)
-                continue
-            connection.close()
-            if found == errno.ECONNREFUSED:  # who has listened there is dead
-                (self._directory / call.file).unlink(missing_ok=True)
-            if found not in (errno.EAGAIN, errno.EINTR):
-                self._done(call, missing=found not in (errno.ECONNREFUSED, errno.ENOENT))
+            elif failed not in (errno.EAGAIN, errno.EINTR):
+                self._done(call, missing=failed not in (errno.ECONNREFUSED, errno.ENOENT))
 
     def _go_on(self, call: _Call) -> None:
         if call.left:

@@ -208,6 +208,8 @@ def test_sizes_are_bounded() -> None:
     assert why(decode_answer, b" " * (MAX_ANSWER_BYTES + 1), "1", None) == "oversized"
     with pytest.raises(ValueError, match=f"'levels' make a message of .* bytes; expected at most {MAX_QUESTION_BYTES}"):
         encode_question(QUESTION._replace(params={"a": "x" * MAX_QUESTION_BYTES}), None)
+    with pytest.raises(ValueError, match="has more than 1024 bytes"):
+        encode_question(QUESTION._replace(channel="\u00e9" * 513), None)
     with pytest.raises(TypeError):
         encode_question(QUESTION._replace(params={"a": {1, 2}}), None)
 

@@ -396,6 +396,23 @@ def test_answers_that_are_refused_do_not_count(caplog: pytest.LogCaptureFixture)
     }
 
 
+def test_a_transport_that_fails_is_not_the_callers_problem() -> None:
+    class Broken(Wire):
+        def ask(self, *args: Any) -> tuple[str, ...]:
+            raise OSError("Too many open files")
+
+    node, _ = joined(Broken())
+    node.subscribe("c", lambda: 1)
+    guard.strict(False)
+    try:
+        answers = node.broadcast("c", {}, True, 5)
+    finally:
+        guard.strict(None)
+    assert answers == [1, None]
+    assert answers.missing == ("",)
+    assert guard.tally["failed.broadcast.ask"] == 1
+
+
 # -- taking part ------------------------------------------------------------------------------------------------------
 
 

@@ -253,6 +253,16 @@ def test_a_killed_process_is_forgotten(nodes: Callable[..., list[Named]], direct
         assert len(os.listdir(directory)) == 1
 
 
+def test_who_joins_removes_the_sockets_of_the_dead(nodes: Callable[..., list[Named]], directory: Path) -> None:
+    [one] = nodes(1)
+    with forked(directory) as pid:
+        os.kill(pid, signal.SIGKILL)
+        wait_for_end(pid)
+        nodes(1, first=2)
+        assert sorted(map(unix_address.member, os.listdir(directory))) == ["host/1", "host/2"]
+        assert ask(one) == ([1, 2], ())
+
+
 def test_who_dies_of_the_question_is_missing_at_once(nodes: Callable[..., list[Named]], directory: Path) -> None:
     [one] = nodes(1)
     with forked(directory, die=lambda: os.kill(os.getpid(), signal.SIGKILL)) as pid:
@@ -325,7 +335,7 @@ def test_a_forked_child_leaves_its_parents_socket_alone(nodes: Callable[..., lis
         os.close(write)
     assert report == {"sockets": [], "threads": 1, "joined": False, "alone": [1], "all": [[1, 2, 3], []]}
     assert ask(one) == ([1, 2], ())
-    assert set(Path("/proc/self/fd").iterdir()) <= before
+    wait_until("its connections' end", lambda: set(Path("/proc/self/fd").iterdir()) <= before)
 
 
 def _sockets() -> Iterator[str]:
