@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from c2c_otel.broadcast.redis_clock import Clock
 from c2c_otel.broadcast.redis_names import Listed, Names
 from c2c_otel.broadcast.transport import Reply, Transport
 from c2c_otel.settings import Settings
+from c2c_otel.shared_redis import RedisBackend
 from c2c_otel_exporters import guard
 from tests import servers
 from tests.servers import wait_until
@@ -463,6 +466,25 @@ def test_a_wrong_password_is_said_without_it_and_heals(
     said = " ".join(record.getMessage() for record in caplog.records)
     assert "invalid username-password pair" in said
     assert "hush" not in said
+
+
+def test_the_rights_that_the_documentation_names_suffice(own_redis: servers.Redis) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "broadcast.md").read_text()
+    rights = re.findall(r"\+@?[a-z]+", page[page.index("needs `+@") :].partition(" on")[0])
+    assert len(rights) > 5
+    own_redis.command("ACL", "SETUSER", "shop", "on", ">pw", "~shop_*", "resetchannels", "&shop_*", "-@all", *rights)
+    own_redis.command("ACL", "SETUSER", "default", "off")
+    settings = load(own_redis.url.replace("//", "//shop:pw@"), C2C_BROADCAST_PREFIX="shop_")
+    with service(settings, 2, "who") as (one, _):
+        assert one.ask("who") == (["host/2"], ())
+        assert one.transport._listener is not None
+        one.transport._listener._check()
+        backend = RedisBackend(settings)
+        assert backend.write("levels", "a", {"value": 1, "expires": None}) is None
+        assert backend.read("levels") == {"a": {"value": 1, "expires": None}}
+        assert backend.write("levels", "a", None) == {"value": 1, "expires": None}
+        assert backend.count("tries", "a", 60) == 1
+        assert guard.tally["broadcast.check"] == 0
 
 
 def test_a_failover() -> None:
