@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pyramid.httpexceptions import HTTPServiceUnavailable
 from sqlalchemy import event
 
+from c2c_otel.db.routing import REASON, ROLE
 from c2c_otel.instrumentation.sql_target import ROUTE
 from c2c_otel_exporters import guard
 
@@ -69,9 +70,9 @@ def _on_error(failure: Any) -> BaseException | None:
     route = failure.connection.get_execution_options().get(ROUTE)
     if route is None:
         return None
-    if route["c2c.db.reason"] == "read_only":
+    if route[REASON] == "read_only":
         return ReadOnlyError()
-    if route["c2c.db.role"] == "replica" and failure.sqlalchemy_exception is not None:
+    if route[ROLE] == "replica" and failure.sqlalchemy_exception is not None:
         failure.sqlalchemy_exception.add_note(
             f"c2c_otel.db sent this request to the replica ({route['c2c.db.reason']}). "
             "If it must write, name it in force_master or call c2c_otel.db.use_primary(request)."

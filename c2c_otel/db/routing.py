@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
     from c2c_otel.db.watch import Replica
 
-__all__ = ["READ_METHODS", "Role", "Route", "Routing", "patterns"]
+__all__ = ["READ_METHODS", "REASON", "ROLE", "Role", "Route", "Routing", "patterns"]
+
+ROLE: Final = "c2c.db.role"
+REASON: Final = "c2c.db.reason"
+"""Attributes of SQL spans: `Route.role` and `Route.reason`."""
 
 Role = Literal["primary", "replica"]
 
@@ -123,7 +127,7 @@ class Routing:
         route = self._routes.get(key)
         if route is None:
             engine = self.replica.engine if role == "replica" and self.replica is not None else self.primary
-            options: dict[str, Any] = {ROUTE: {"c2c.db.role": role, "c2c.db.reason": reason}}
+            options: dict[str, Any] = {ROUTE: {ROLE: role, REASON: reason}}
             if readonly and engine.dialect.name == "postgresql":
                 options["postgresql_readonly"] = True
                 if engine in self._autocommit:  # in which the server asks nobody whether a statement may write

@@ -20,6 +20,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from c2c_otel import cli, metrics, request_id, stats, telemetry
+from c2c_otel.db import routing
 from c2c_otel.settings import Settings, rows
 from c2c_otel.testing import capture
 from c2c_otel_exporters import guard, log_lines, names
@@ -120,7 +121,7 @@ def test_every_setting_that_has_an_effect_is_explained() -> None:
 
 
 def test_every_ini_key_exists() -> None:
-    known = {row.ini for row in rows()} | {request_id.ATTRIBUTE}
+    known = {row.ini for row in rows()} | {request_id.ATTRIBUTE, routing.ROLE, routing.REASON}
     assert set(each(r"`(c2c\.[a-z_.]+)")) <= known
 
 
@@ -346,7 +347,8 @@ def test_examples_run(tmp_path: Path) -> None:
             count += 1
     assert count >= 5
     said = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "."], cwd=tmp_path)
-    assert "3 passed" in said, said
+    tests = sum(len(re.findall(r"^def test_", text, re.MULTILINE)) for text in TEXT.values())
+    assert f"{tests} passed" in said, said
 
 
 def test_an_example_of_an_error() -> None:
