@@ -11,79 +11,33 @@ import atexit
 import os
 import sys
 import threading
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics as metrics_api
 from opentelemetry import trace
-from opentelemetry._logs import Logger, LoggerProvider, NoOpLogger
 from opentelemetry.sdk.trace import SpanProcessor
 
 from c2c_otel import __version__, broadcast, request_id, runtime_dir
 from c2c_otel.settings import ConfigurationError, Settings
+from c2c_otel.unstarted import StartingLogs, StartingProcessor, UnstartedSink
 from c2c_otel_exporters import guard
 from c2c_otel_exporters.null_sink import NULL_SINK
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-    from opentelemetry.sdk.trace import ReadableSpan, Span
+    from opentelemetry.sdk.trace import ReadableSpan
 
     from c2c_otel.meters import MeterProvider
     from c2c_otel.parts import Parts
     from c2c_otel_exporters.model import Family
-    from c2c_otel_exporters.sink import Counter, Gauge, Namer, SinkLike, Timer
+    from c2c_otel_exporters.sink import SinkLike
 
 __all__ = ["Telemetry", "get"]
 
 
 _FIRST_READING_SECONDS = 1.0
 """How long a forked child waits to learn what the application's observable counters had counted before."""
-
-
-class _Unstarted:
-    """The sink of a process that has not started: the first measurement starts it."""
-
-    def __init__(self, telemetry: Telemetry) -> None:
-        self._telemetry = telemetry
-
-    def _started(self) -> SinkLike:
-        self._telemetry.start()
-        sink = self._telemetry.sink
-        return NULL_SINK if sink is self else sink
-
-    def timer(self, namer: Namer, *args: Hashable) -> Timer:
-        return self._started().timer(namer, *args)
-
-    def counter(self, namer: Namer, *args: Hashable) -> Counter:
-        return self._started().counter(namer, *args)
-
-    def gauge(self, namer: Namer, *args: Hashable) -> Gauge:
-        return self._started().gauge(namer, *args)
-
-
-class _Starter(request_id.RequestIdSpanProcessor):
-    """The processor of a process that has not started: the first span starts it."""
-
-    def __init__(self, telemetry: Telemetry) -> None:
-        self._telemetry = telemetry
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        super().on_start(span, parent_context)
-        self._telemetry.start()
-
-
-class _StartingLogs(LoggerProvider):
-    """The log pipeline of a forked child that has not started: the first record starts it."""
-
-    def __init__(self, telemetry: Telemetry) -> None:
-        self._telemetry = telemetry
-
-    def get_logger(self, name: str, *args: Any, **kwargs: Any) -> Logger:
-        self._telemetry.start()
-        parts = self._telemetry.parts
-        provider = parts.logger_provider if parts is not None else None
-        return NoOpLogger(name) if provider is None else provider.get_logger(name, *args, **kwargs)
 
 
 class _Relay(request_id.RequestIdSpanProcessor):
@@ -118,7 +72,7 @@ class Telemetry:
         self._tracers: dict[str, trace.Tracer] = {}
         self._parts: Parts | None = None
         self._starting = False
-        self.sink = _Unstarted(self)
+        self.sink = UnstartedSink(self)
 
     # -- settings -----------------------------------------------------------------------------------------------------
 
@@ -166,7 +120,7 @@ class Telemetry:
 
                 resource = otlp.resource(self.settings)
                 found = tracing.TracerProvider(resource=resource, shutdown_on_exit=False)
-                found.renew(resource, [_Starter(self)])
+                found.renew(resource, [StartingProcessor(self)])
                 trace.set_tracer_provider(found)
             elif hasattr(found, "add_span_processor"):
                 found.add_span_processor(self._relay)
@@ -308,7 +262,7 @@ class Telemetry:
         provider = self.tracer_provider
         if isinstance(provider, tracing.TracerProvider):
             resource = parts.resource if parts is not None else provider.resource
-            provider.renew(resource, parts.span_processors if parts is not None else [_Starter(self)])
+            provider.renew(resource, parts.span_processors if parts is not None else [StartingProcessor(self)])
         else:
             self._relay.processors = parts.span_processors if parts is not None and parts.captured else ()
 
@@ -368,7 +322,7 @@ class Telemetry:
         if parts.logger_provider is not None:
             from c2c_otel import logging_setup
 
-            logging_setup.attach_otel(_StartingLogs(self))
+            logging_setup.attach_otel(StartingLogs(self))
 
     @contextmanager
     def captured(self, settings: Settings, sender: Any, processors: Sequence[SpanProcessor]) -> Iterator[None]:
