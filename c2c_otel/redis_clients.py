@@ -225,7 +225,15 @@ def _url_pool(settings: Settings, options: dict[str, Any], fixed: dict[str, Any]
     if settings.redis_db is not None:
         options.setdefault("db", settings.redis_db)
     told = parse_url(url)  # type: ignore[no-untyped-call] # redis-py has no types there
-    return ConnectionPool(**{**options, **told, **fixed})
+    merged = {**options, **told, **fixed}
+    if merged.get("connection_class") is SSLConnection:
+        _check_names(merged)
+    return ConnectionPool(**merged)
+
+
+def _check_names(options: dict[str, Any]) -> None:
+    """A certificate must be of the server that was named: the default of redis-py since its version 6."""
+    options.setdefault("ssl_check_hostname", options.get("ssl_cert_reqs", "required") not in ("none", None))
 
 
 def _sentinel_pool(settings: Settings, role: str, options: dict[str, Any], theirs: dict[str, Any]) -> ConnectionPool:
@@ -240,6 +248,9 @@ def _sentinel_pool(settings: Settings, role: str, options: dict[str, Any], their
         "retry": Retry(NoBackoff(), 0),
         **{name.removeprefix(redis_options.SENTINELS): value for name, value in theirs.items()},
     }
+    for kind in (options, of_clients):
+        if kind.get("ssl"):
+            _check_names(kind)
     sentinel = Sentinel(  # type: ignore[no-untyped-call] # redis-py has no types there
         list(settings.redis_sentinels),
         sentinel_kwargs=of_clients,

@@ -146,8 +146,19 @@ def test_tls(environ: dict[str, str]) -> None:
 
 
 def test_tls_behind_sentinels() -> None:
-    connection = redis_clients.connection(load(sentinels="a:1", options="ssl=true,ssl_cert_reqs=none"))
+    settings = load(sentinels="a:1", options="ssl=true,ssl_cert_reqs=none,sentinel_ssl=true")
+    connection = redis_clients.connection(settings)
     assert isinstance(connection, redis.sentinel.SentinelManagedSSLConnection)
+    assert not connection.check_hostname
+    manager = redis_clients.own(settings).connection_pool.sentinel_manager
+    of_sentinel = manager.sentinels[0].connection_pool
+    assert of_sentinel.connection_class is redis.SSLConnection
+    assert of_sentinel.connection_kwargs["ssl_check_hostname"] is True
+
+
+def test_tls_without_a_check_of_the_certificate() -> None:
+    connection = redis_clients.connection(load(url="rediss://cache?ssl_cert_reqs=none"))
+    assert (connection.cert_reqs, connection.check_hostname) == (ssl.CERT_NONE, False)
 
 
 @pytest.mark.parametrize(
