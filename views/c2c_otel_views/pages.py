@@ -53,6 +53,7 @@ input[type=text], input[type=password] { width: 17rem; }
 input[type=number] { width: 7rem; }
 button { background: var(--accent); border-color: var(--accent); color: var(--on-accent); padding: .35rem 1rem;
   cursor: pointer; }
+::placeholder { color: var(--soft); opacity: 1; }
 :focus-visible { outline: 3px solid var(--accent); outline-offset: 2px; }
 @media (max-width: 34rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 """
