@@ -13,6 +13,7 @@ from c2c_otel.debug import census, sizes
 from c2c_otel.debug.budget import Budget
 from c2c_otel.debug.describe import describe
 from c2c_otel.debug.objects import Kinds
+from c2c_otel.debug.release import given_back
 
 __all__ = ["SECONDS", "dump_memory"]
 
@@ -36,15 +37,22 @@ def dump_memory(
     there is of it. See docs/debugging.md. Bounded in time and memory: ``timeout`` says where that was felt."""
     if python_internals_map and not analyze_type:
         analyze_type = "builtins.dict"
+    with given_back():
+        return _dump(limit, analyze_type, python_internals_map, seconds)
+
+
+def _dump(limit: int, analyze_type: str | None, python_internals_map: bool, seconds: float) -> dict[str, Any]:
     answer: dict[str, Any] = {"nb_collected": census.collect()}
     budget = Budget(seconds)
     known = gc.get_objects()
-    answer["most_common_types"] = _pairs(census.count_types(known, budget.part(0.2)), limit)
+    part = budget.part(0.2)
+    answer["most_common_types"] = _pairs(census.count_types(known, part), limit)
+    complete = not part.spent()
     if analyze_type:
         answer[analyze_type] = _analyze(known, analyze_type, python_internals_map, limit, budget.part(0.6))
-    leaking, complete = census.leaking(known, budget)
+    leaking, leaks_complete = census.leaking(known, budget)
     answer["leaking_objects"] = _pairs(leaking, limit)
-    if not complete:
+    if not (complete and leaks_complete):
         answer["timeout"] = True
     return answer
 
@@ -53,12 +61,16 @@ def _analyze(known: Sequence[Any], name: str, internals: bool, limit: int, budge
     if name == "linecache":
         return _linecache(limit, budget)
     keep = _keep(name, internals)
-    found = census.by_type(known, name, budget.part(0.2), keep)
+    part = budget.part(0.3)
+    found = census.by_type(known, name, part, keep)
+    complete = not part.spent()
     if name == "builtins.function":
-        return _functions(found, limit)
-    others = census.untracked(known, name, max(limit, _UNTRACKED), budget.part(0.4), keep)
+        return _functions(found, limit) | ({} if complete else {"timeout": True})
+    part = budget.part(0.4)
+    others = census.untracked(known, name, max(limit, _UNTRACKED), part, keep)
+    complete = complete and not part.spent()
     best = sizes.biggest([*others, *found], limit, Kinds(), budget)
-    return _objects([(describe(obj), measured) for obj, measured in best.found], complete=best.complete)
+    return _objects([(describe(obj), measured) for obj, measured in best.found], complete=complete and best.complete)
 
 
 def _pairs(counts: Counter[str], limit: int) -> list[list[Any]]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import gc
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from c2c_otel.debug import census
 from c2c_otel.debug.budget import Budget
+from c2c_otel.debug.release import given_back
 
 __all__ = ["Busy", "growth"]
 
@@ -31,6 +32,7 @@ def growth(action: Callable[[], object], limit: int = 30, warmup: bool = True) -
     try:
         if warmup:
             action()
+        _counted([[]])  # imports, and the caches of abstract classes, that counting itself needs
         before = _counted()
         action()
         after = _counted()
@@ -40,7 +42,8 @@ def growth(action: Callable[[], object], limit: int = 30, warmup: bool = True) -
     return [[name, after[name], more] for name, more in increase.most_common(limit)]
 
 
-def _counted() -> dict[str, int]:
+def _counted(known: Sequence[Any] | None = None) -> dict[str, int]:
     """A plain dictionary of texts and numbers, which the collector does not know: it is not counted itself."""
     census.collect()
-    return dict(census.count_types(gc.get_objects(), Budget(_COUNT_SECONDS)))
+    with given_back():
+        return dict(census.count_types(gc.get_objects() if known is None else known, Budget(_COUNT_SECONDS)))

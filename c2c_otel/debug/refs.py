@@ -12,6 +12,7 @@ from typing import Any
 from c2c_otel.debug import census, objects, sizes
 from c2c_otel.debug.budget import Budget
 from c2c_otel.debug.describe import describe
+from c2c_otel.debug.release import given_back
 
 __all__ = ["MOST_NODES", "SECONDS", "Graph", "by_id", "graph", "roots_by_type"]
 
@@ -83,13 +84,14 @@ def graph(
     """What these objects refer to, or with ``backrefs`` what refers to them, ``max_depth`` steps far. Of each object
     at most ``too_many`` references are shown, of those to objects of more than ``min_size`` bytes. Arrows lead from
     the one that refers to the other."""
-    made = _Maker(budget, too_many, min_size, extra_info)
-    level = made.add_roots(roots)
-    for _ in range(max_depth):
-        if not level or made.graph.incomplete:
-            break
-        level = made.backwards(level) if backrefs else made.forwards(level)
-    return made.graph
+    with given_back():
+        made = _Maker(budget, too_many, min_size, extra_info)
+        level = made.add_roots(roots)
+        for _ in range(max_depth):
+            if not level or made.graph.incomplete:
+                break
+            level = made.backwards(level) if backrefs else made.forwards(level)
+        return made.graph
 
 
 class _Maker:

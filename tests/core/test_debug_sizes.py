@@ -401,6 +401,17 @@ def test_the_census_ends_with_its_time() -> None:
     assert 0 < len(census.by_type(known, "builtins.list", budget(5, step=1.0))) < 50_000
 
 
+@pytest.mark.parametrize("name", ["builtins.list", "builtins.function", "linecache"])
+def test_an_answer_whose_time_was_over_says_so(name: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(gc, "get_objects", lambda: [[n] for n in range(50_000)])
+    answer = memory.dump_memory(5, name, seconds=1e-9)
+    assert answer["timeout"] is True
+    assert len(answer["nb_collected"]) == 3
+    assert answer["leaking_objects"] == []
+    if name != "linecache":  # of which there may be nothing
+        assert answer[name]["timeout"] is True
+
+
 @pytest.mark.parametrize("name", ["list", "builtins.list"])
 def test_objects_by_the_name_of_their_class(name: str) -> None:
     known: list[Any] = [[1], Named([2]), {"a": 1}, (3,), [4]]

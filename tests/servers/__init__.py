@@ -13,8 +13,8 @@
 | `OtlpReceiver`, `UdpSink` | ours, in the test's own process | opentelemetry-proto; nothing |
 
 ``C2C_TEST_<PROGRAM>`` (``C2C_TEST_POSTGRES``, ``C2C_TEST_REDIS_SERVER``, ``C2C_TEST_RSYSLOGD``,
-``C2C_TEST_PROMETHEUS``, ``C2C_TEST_PROMTOOL``, ``C2C_TEST_CHROMIUM``, ``C2C_TEST_DOT``; ``C2C_TEST_STATSD`` is its stats.js) names a
-program to use instead. `tests/conftest.py` has them as fixtures.
+``C2C_TEST_PROMETHEUS``, ``C2C_TEST_PROMTOOL``, ``C2C_TEST_CHROMIUM``, ``C2C_TEST_DOT``; ``C2C_TEST_STATSD`` is its
+stats.js) names a program to use instead. `tests/conftest.py` has them as fixtures.
 """
 
 from tests.servers.chromium import Chromium, chromium

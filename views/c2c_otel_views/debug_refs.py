@@ -32,12 +32,15 @@ def debug_show_refs(request: Any) -> Response:
     }
     gc.collect()
     budget = Budget(refs.SECONDS)
+    search = budget.part(0.5)
     if identity is None:
-        roots = refs.roots_by_type(name or "", budget.part(0.5))
+        roots = refs.roots_by_type(name or "", search)
     elif not (roots := refs.by_id(identity)):
         raise parameters.refuse("analyze_id", identity, f"the id of a container or instance in process {os.getpid()}")
-    text = refs.graph(roots, budget, **options).dot()
-    return Response(text, content_type="text/vnd.graphviz", charset="utf-8")
+    graph = refs.graph(roots, budget, **options)
+    if identity is None and search.spent():
+        graph.incomplete = graph.incomplete or "The time was over."
+    return Response(graph.dot(), content_type="text/vnd.graphviz", charset="utf-8")
 
 
 def _min_size(request: Any) -> int:
