@@ -171,7 +171,7 @@ def test_a_good_file_that_came_meanwhile_is_not_put_aside(
     assert path.exists() and not path.with_name("levels.corrupt").exists()
 
 
-@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(st.binary(max_size=60) | st.text(alphabet='{}[]":,avluexpirsn01.', max_size=60).map(str.encode))
 def test_whatever_is_in_a_file_it_is_readable_and_writable(settings: Settings, content: bytes) -> None:
     backend = FileBackend(settings)
