@@ -230,15 +230,21 @@ def test_parentheses_and_compounds(pg: sa.Engine, captured: Captured, on: On) ->
     assert plan.startswith("Append ")
 
 
-def test_only_slow_ones_and_the_explain_is_not_counted(sqlite: sa.Engine, captured: Captured, on: On) -> None:
+def test_only_slow_ones_and_the_explain_is_not_counted(
+    sqlite: sa.Engine, captured: Captured, on: On, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The test's clock moves when a statement with "slow" in it runs, and, much more, when it is explained."""
-    moving = {"slow": 0.6, "EXPLAIN": 100.0}
 
-    def moved(driver_statement: str) -> None:
-        for word, seconds in moving.items():
-            if word in driver_statement:
-                captured.clock.advance(seconds)
+    def moved(statement: str) -> None:
+        if "slow" in statement:
+            captured.clock.advance(0.6)
 
+    def explained(*args: Any) -> str:
+        captured.clock.advance(100)
+        return of_sqlite(*args)
+
+    of_sqlite = sql_plans.of_sqlite
+    monkeypatch.setattr(sql_plans, "of_sqlite", explained)
     profiler = on(min_seconds=0.5)
     with sqlite.connect() as connection:
         connection.connection.driver_connection.set_trace_callback(moved)  # type: ignore[union-attr] # sqlite3's
@@ -671,10 +677,11 @@ def test_the_pools_listeners_prepare_the_connection(pg: sa.Engine, captured: Cap
     assert plan.startswith("Seq Scan on item")
 
 
-def test_a_creator_without_a_connection_for_us(tables: Postgres, captured: Captured, on: On) -> None:
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_a_creator_without_a_connection_for_us(tables: Postgres, captured: Captured, on: On, autocommit: bool) -> None:
     import psycopg
 
-    one = psycopg.connect(tables.dsn())
+    one = psycopg.connect(tables.dsn(), autocommit=autocommit)
     another = psycopg.connect(tables.dsn())
     another.execute("CREATE TEMP TABLE precious (a int)")
     given = iter([one, one, another])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2c_otel.sql_profiling import without_values
@@ -130,26 +130,56 @@ def test_long_and_odd_text_too(text: str) -> None:
         pass
 
 
+_PIECES = st.sampled_from(
+    [
+        *(
+            "1",
+            "'a'",
+            "''''",
+            "'\\'",
+            "'\\''",
+            "'a\\\\'",
+            "E'\\''",
+            "E'\\\\'",
+            "E'''\\''",
+            "$$;$$",
+            "$a$;$$;$a$",
+            '"x;"',
+        ),
+        *("n'\\'", "b'1'", "(1)", "x.y", "a$b$", "1e", "U&'a'", "f('--')", "';'", "E';'", "E'a'\n'b\\''", "'a'\n'b'"),
+    ]
+)
+_BETWEEN = st.sampled_from(
+    [", ", "; SELECT ", ";", " -- ' ; \n, ", " /* ' /* */ ; */ , ", " /* */ ; */ SELECT ", " || ", " --\n; SELECT "]
+)
+
+
 def test_no_second_statement_is_ever_missed(postgres: Postgres) -> None:
     """What is read as one statement is one for PostgreSQL, too: it prepares no more than one, and says so."""
     import psycopg
 
+    seen = {"one": 0, "several": 0}
     with psycopg.connect(postgres.dsn(), autocommit=True) as connection:
+        connection.execute("SET escape_string_warning = off")
 
-        @given(st.lists(_PARTS, min_size=3, max_size=12).map("".join))
-        def one(text: str) -> None:
-            statement = f"SELECT {text}"
+        @settings(max_examples=400, deadline=None)
+        @given(st.lists(st.tuples(_PIECES, _BETWEEN), max_size=5), _PIECES)
+        def check(parts: list[tuple[str, str]], last: str) -> None:
+            statement = "SELECT " + "".join(piece + between for piece, between in parts) + last
             try:
                 read(statement)
+                refused = False
             except ValueError:
-                return
+                refused = True
             for setting in ("on", "off"):
                 connection.execute(f"SET standard_conforming_strings = {setting}".encode())
                 result = connection.pgconn.prepare(b"", statement.encode())
-                assert b"multiple commands" not in (result.error_message or b""), statement
+                several = b"multiple commands" in (result.error_message or b"")
+                assert not several or refused, (setting, statement)
+                seen["several" if several else "one"] += not refused or several
 
-        connection.execute("SET escape_string_warning = off")
-        one()
+        check()
+    assert seen["several"] > 20 < seen["one"]  # both did come
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
