@@ -254,7 +254,7 @@ def _give(request: Any, response: Any) -> None:
     response.set_cookie(
         credentials.COOKIE,
         decision.value,
-        max_age=int(_settings(request).session_seconds),
+        max_age=int(min(_settings(request).session_seconds, sessions.LONGEST_SECONDS)),
         path=path,
         secure=_is_https(request),
         httponly=True,

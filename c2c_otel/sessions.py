@@ -19,10 +19,14 @@ from typing import Any, NamedTuple
 from webob.cookies import SignedSerializer
 
 from c2c_otel import shared
+from c2c_otel_exporters import guard
 
-__all__ = ["Session", "csrf_token", "init", "issue", "read", "revoke"]
+__all__ = ["LONGEST_SECONDS", "Session", "csrf_token", "init", "issue", "read", "revoke"]
 
 _logger = logging.getLogger("c2c_otel.auth")
+
+LONGEST_SECONDS = 400 * 86_400
+"""Browsers keep no cookie for longer."""
 
 _LONGEST = 512
 """Characters of a cookie's value that are looked at; ours have about 120."""
@@ -48,13 +52,17 @@ class _Keys(NamedTuple):
 def _keys(secret: str) -> _Keys:
     """Derived once a process: it takes some 40 ms and 16 MiB."""
     salt = b"c2c-otel login"  # the same in all workers and machines, which share nothing else that could be one
-    made = hashlib.scrypt(secret.encode("utf-8", "surrogateescape"), salt=salt, n=2**14, r=8, p=1, dklen=64)
+    text = secret.encode("utf-8", "surrogateescape")
+    try:
+        made = hashlib.scrypt(text, salt=salt, n=2**14, r=8, p=1, dklen=64)
+    except (AttributeError, ValueError):  # an OpenSSL in FIPS mode has none
+        made = hashlib.pbkdf2_hmac("sha256", text, salt, 600_000, 64)
     return _Keys(SignedSerializer(made[:32], salt=b"session", hashalg="sha256"), made[32:])
 
 
 def issue(secret: str, seconds: float) -> tuple[Session, str]:
-    """A new login, and its cookie's value."""
-    session = Session(int(time.time() + seconds), secrets.token_hex(16))
+    """A new login, and its cookie's value. It ends after at most `LONGEST_SECONDS`."""
+    session = Session(int(time.time() + min(seconds, LONGEST_SECONDS)), secrets.token_hex(16))
     return session, _keys(secret).cookie.dumps(session).decode("ascii")
 
 
@@ -90,6 +98,8 @@ def revoke(session: Session) -> None:
             _revoked_here.pop(expired, None)
         _revoked_here[session.id] = session.expires
         _logger.warning("A logout is known to this worker alone: %s", problem)
+    except Exception:
+        guard.failed("auth.revoke")
 
 
 def _apply(entries: Mapping[str, Any]) -> None:

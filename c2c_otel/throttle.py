@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from c2c_otel import shared
+from c2c_otel_exporters import guard
 
 __all__ = ["LIMIT", "SECONDS", "Client", "client", "failed", "init", "seconds_left"]
 
@@ -68,8 +69,11 @@ def seconds_left(who: Client) -> int:
 
 def failed(who: Client) -> None:
     """Count a failed try; with one too many the client is refused from now on."""
-    if _count(who.name) >= LIMIT:
-        _refuse(who.name)
+    try:
+        if _count(who.name) >= LIMIT:
+            _refuse(who.name)
+    except Exception:
+        guard.failed("auth.throttle")
 
 
 def _count(name: str) -> int:

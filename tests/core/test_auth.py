@@ -231,6 +231,14 @@ def test_the_cookie(app: Any) -> None:
     assert SECRET not in value and len(value) > 64
 
 
+@pytest.mark.parametrize(("seconds", "lasts"), [("90.7", 90), ("1e300", 400 * 86_400)])
+def test_how_long_it_lasts(fake: Telemetry, seconds: str, lasts: int) -> None:
+    app = make(session_seconds=seconds)
+    answer = get(app, f"/c2c/debug/headers?{QUERY}")
+    assert f"Max-Age={lasts}" in attributes(answer)
+    assert may(app, HTTP_COOKIE=f"C2C_SECRET={cookie(answer)}")
+
+
 @pytest.mark.parametrize(
     ("more", "secure"),
     [

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from c2c_otel import sessions, shared
+from c2c_otel import sessions, shared, throttle
+from c2c_otel_exporters import guard
 from tests.auth_kit import SECRET, Telemetry, fake
 from tests.shared_kit import Clock
 
@@ -108,6 +109,30 @@ def test_revoked_here_while_the_store_is_away(fake: Telemetry, monkeypatch: Any,
     sessions.revoke(sessions.Session(1, "old"))
     sessions.revoke(sessions.issue(SECRET, 60)[0])
     assert "old" not in sessions._revoked_here and session.id in sessions._revoked_here
+
+
+def test_without_scrypt(fake: Telemetry, monkeypatch: Any) -> None:
+    def unsupported(*args: Any, **kwargs: Any) -> bytes:
+        raise ValueError("unsupported")
+
+    sessions._keys.cache_clear()
+    monkeypatch.setattr(hashlib, "scrypt", unsupported)
+    session, value = sessions.issue(SECRET, 60)
+    assert sessions.read(SECRET, value) == session
+    assert sessions.read(SECRET, VALUE) is None
+    sessions._keys.cache_clear()
+
+
+def test_a_failure_of_ours_is_not_the_request_s(fake: Telemetry, monkeypatch: Any) -> None:
+    monkeypatch.setattr(shared, "find", lambda name: 1 / 0)
+    monkeypatch.setattr(throttle, "_count", lambda name: 1 / 0)
+    guard.strict(False)
+    try:
+        sessions.revoke(sessions.issue(SECRET, 60)[0])
+        throttle.failed(throttle.Client("x", "x"))
+        assert (guard.tally["failed.auth.revoke"], guard.tally["failed.auth.throttle"]) == (1, 1)
+    finally:
+        guard.strict(None)
 
 
 def test_the_token_of_a_form(fake: Telemetry) -> None:

@@ -45,26 +45,33 @@ def statuses(gunicorn: Gunicorn, count: int, headers: dict[str, str]) -> set[int
     return {gunicorn.get(PATH, headers).status for _ in range(count)}
 
 
-@pytest.mark.parametrize("more", [(), ("--preload",)])
-def test_who_guesses_is_refused_by_every_worker(more: tuple[str, ...]) -> None:
-    with service(*more) as gunicorn:
-        found = log_in(gunicorn)
-        seen = [gunicorn.get(PATH, {"X-API-Key": f"guess {number}"}).status for number in range(12)]
-        assert seen == [403] * 10 + [429] * 2
-        assert statuses(gunicorn, 25, KEY) == {429}
-        assert statuses(gunicorn, 10, {"Cookie": found}) == {200}
-        assert gunicorn.get(PATH, KEY).headers["retry-after"].isdecimal()
+@pytest.fixture(params=["plain", "preload", "redis"])
+def gunicorn(request: pytest.FixtureRequest) -> Iterator[Gunicorn]:
+    """Workers that share their state through files or Redis, born with or after the application."""
+    env = {}
+    if request.param == "redis":
+        server = request.getfixturevalue("redis_server")
+        env = {"C2C_REDIS_URL": server.url, "C2C_BROADCAST_PREFIX": f"auth_{request.node.name}_"}
+    with service(*(["--preload"] if request.param == "preload" else []), **env) as running:
+        yield running
 
 
-@pytest.mark.parametrize("more", [(), ("--preload",)])
-def test_a_logout_counts_in_every_worker(more: tuple[str, ...]) -> None:
-    with service(*more) as gunicorn:
-        found, other = log_in(gunicorn), log_in(gunicorn)
-        assert statuses(gunicorn, 15, {"Cookie": found}) == {200}
-        answer = gunicorn.get("/c2c", {"Cookie": found, **FORM}, method="POST", body=b"secret=")
-        assert answer.headers["set-cookie"].startswith("C2C_SECRET=;")
-        assert statuses(gunicorn, 25, {"Cookie": found}) == {403}
-        assert statuses(gunicorn, 10, {"Cookie": other}) == {200}
+def test_who_guesses_is_refused_by_every_worker(gunicorn: Gunicorn) -> None:
+    found = log_in(gunicorn)
+    seen = [gunicorn.get(PATH, {"X-API-Key": f"guess {number}"}).status for number in range(12)]
+    assert seen == [403] * 10 + [429] * 2
+    assert statuses(gunicorn, 25, KEY) == {429}
+    assert statuses(gunicorn, 10, {"Cookie": found}) == {200}
+    assert gunicorn.get(PATH, KEY).headers["retry-after"].isdecimal()
+
+
+def test_a_logout_counts_in_every_worker(gunicorn: Gunicorn) -> None:
+    found, other = log_in(gunicorn), log_in(gunicorn)
+    assert statuses(gunicorn, 15, {"Cookie": found}) == {200}
+    answer = gunicorn.get("/c2c", {"Cookie": found, **FORM}, method="POST", body=b"secret=")
+    assert answer.headers["set-cookie"].startswith("C2C_SECRET=;")
+    assert statuses(gunicorn, 25, {"Cookie": found}) == {403}
+    assert statuses(gunicorn, 10, {"Cookie": other}) == {200}
 
 
 def test_a_login_holds_in_every_worker_and_after_a_restart(tmp_path: Any) -> None:
