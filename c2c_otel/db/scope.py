@@ -73,10 +73,9 @@ class Scope:
             return
         for session in sessions.values():
             try:
-                if session.in_transaction():
-                    manager = _manager_of(self.request)
-                    manager.abort()  # nobody else will, and the next request of this thread must not find it
-                session.close()
+                if session.in_transaction():  # nobody else will end it, and the thread's next request must not find it
+                    _manager_of(self.request).abort()
+                    session.close()
             except Exception:
                 guard.failed("db.scope")
 

@@ -32,7 +32,7 @@ class RoutedSession(orm.Session):
         self._routing = c2c_routing
         self._has_binds = bool(kwargs.get("binds"))
         self._root: SessionTransaction | None = None
-        self._begun: set[Engine] = set()
+        self._begun: dict[Engine, Engine] = {}
         self.c2c_transaction_manager = scope.transaction_manager()
         """Whose transactions it was made for."""
 
@@ -52,50 +52,49 @@ class RoutedSession(orm.Session):
             return super().get_bind(mapper, clause=clause, **kwargs)
         route, decided_in = scope.route(self._routing)
         if mapper is None and clause is None:
-            return route.engine
+            return route.server
         return self._begin(route, decided_in)
 
     def connection(self, bind_arguments: Any = None, execution_options: Any = None) -> Connection:
         """As `sqlalchemy.orm.Session.connection`."""
         if not (bind_arguments and bind_arguments.get("bind") is not None) and not self._is_bound_otherwise():
-            bind = self._begin(*scope.route(self._routing), execution_options)
+            bind = self._begin(*scope.route(self._routing), {} if execution_options is None else execution_options)
             return super().connection(bind_arguments={"bind": bind})
         return super().connection(bind_arguments, execution_options)
 
     def _is_bound_otherwise(self) -> bool:
         return self._has_binds or self.bind is not self._routing.primary
 
-    def _begin(self, route: Route, decided_in: scope.Scope | None, more: Any = None) -> Engine:
-        """Have a connection of this route in the current transaction; the engine it belongs to."""
+    def _begin(self, route: Route, decided_in: scope.Scope | None, options: Any = None) -> Engine:
+        """The engine for this route in the current transaction, which has one for each server, whatever sent it there.
+        The connection is made if ``options`` for it are given, or if it must be seen whether it can be made."""
         root = self.get_transaction()
-        if root is None or root is not self._root:
-            self._begun.clear()
-        engine = route.engine
-        if engine in self._begun:
-            return engine
-        try:
-            self._connect(root, route, more)
-        except exc.DBAPIError as error:
-            replica = self._routing.replica
-            if route.role != "replica" or replica is None:
-                raise
-            replica.failed(error)
-            route = self._routing.instead(route)
-            if decided_in is not None:
-                decided_in.decided[self._routing] = route
-            return self._begin(route, decided_in, more)
-        self._root = self.get_transaction()
-        self._begun.add(engine)
-        return engine
-
-    def _connect(self, root: SessionTransaction | None, route: Route, more: Any) -> None:
-        options = {**route.options, **more} if more else route.options
         if root is None:
-            connection = super().connection({"bind": route.engine}, options)
-        else:  # the outermost transaction, as options are not a savepoint's
-            connection = root.connection(None, options, bind=route.engine)  # type: ignore[arg-type] # a Mapping will do
+            if not self.autobegin:
+                return route.engine
+            root = self.begin()
+        if root is not self._root:
+            self._root = root
+            self._begun = {}
+        begun = self._begun.get(route.server)
+        if begun is not None:
+            return begun
+        if route.role == "replica":
+            try:
+                root.connection(None, options, bind=route.engine)
+            except exc.DBAPIError as error:
+                assert self._routing.replica is not None
+                self._routing.replica.failed(error)
+                route = self._routing.instead(route)
+                if decided_in is not None:
+                    decided_in.decided[self._routing] = route
+                return self._begin(route, decided_in, options)
+        elif options is not None:
+            root.connection(None, options, bind=route.engine)
         if route.readonly:
-            readonly.restrict(connection)
+            readonly.restrict(root.connection(None, bind=route.engine))
+        self._begun[route.server] = route.engine
+        return route.engine
 
 
 class _Registry(ScopedRegistry[RoutedSession]):
