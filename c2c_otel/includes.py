@@ -56,6 +56,7 @@ INCLUDES: tuple[str | Callable[[Any], None], ...] = (
     cornice,
     "c2c_otel.renderers",
     tracking,
+    "c2c_otel.errors",
 )
 """Included in this order. Our views are not among them: c2c_otel.admin.VIEWS live beside the application."""
 

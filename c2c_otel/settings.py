@@ -360,11 +360,8 @@ class Settings:
         _flag,
         False,
         "Answer errors as JSON.",
-        planned=True,
     )
-    development: bool = _row(
-        "DEVELOPMENT", "c2c.development", _flag, False, "Show error details to every client.", planned=True
-    )
+    development: bool = _row("DEVELOPMENT", "c2c.development", _flag, False, "Show error details to every client.")
 
     # Requests
     request_id_header: str | None = _row(
