@@ -195,12 +195,13 @@ def test_what_the_application_configures_meanwhile_comes_back(configured: str) -
     assert logger.level == logging.getLevelName(configured)
 
 
-def test_what_the_application_has_configured_last_is_not_undone() -> None:
+@pytest.mark.parametrize("configured", ["ERROR", "DEBUG"])
+def test_what_the_application_has_configured_last_is_not_undone(configured: str) -> None:
     logger = logging.getLogger("shop")
     log_levels.set("shop", "DEBUG")
-    logger.setLevel("ERROR")
+    logger.setLevel(configured)
     log_levels.reset("shop")
-    assert logger.level == logging.ERROR
+    assert logger.level == logging.getLevelName(configured)
 
 
 def test_looking_again_keeps_what_was_before() -> None:
