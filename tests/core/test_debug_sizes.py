@@ -412,6 +412,18 @@ def test_an_answer_whose_time_was_over_says_so(name: str, monkeypatch: Any) -> N
         assert answer[name]["timeout"] is True
 
 
+@pytest.mark.parametrize(("internals", "expected"), [(False, {"{'a': [1]}", "{}"}), (True, {"module", "scope"})])
+def test_dictionaries_of_the_interpreter_or_all_others(internals: bool, expected: set[str], monkeypatch: Any) -> None:
+    scope = {"scope": "module", "module": sys, "locals": {}, "globals": vars(collections)}
+    known = [vars(collections), scope, {"a": [1]}, {}]
+    monkeypatch.setattr(gc, "get_objects", lambda: known)
+    answer = memory.dump_memory(9, "builtins.dict" if not internals else None, python_internals_map=internals)
+    found = {one["repr"] for one in answer["builtins.dict"]["biggest_objects"]}
+    if internals:
+        found = {"scope" if text.startswith("{'scope': ") else "module" for text in found}
+    assert found == expected
+
+
 @pytest.mark.parametrize("name", ["list", "builtins.list"])
 def test_objects_by_the_name_of_their_class(name: str) -> None:
     known: list[Any] = [[1], Named([2]), {"a": 1}, (3,), [4]]
