@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,17 @@ def app(process: FakeBroadcast, tmp_path: Path) -> Iterator[Any]:
     forget()
     assert not db_maintenance.is_readonly()
     kit.assert_left_nothing()
+
+
+@pytest.fixture
+def login(app: Any) -> tuple[str, str]:
+    """The cookie of a login, and the token of its forms."""
+    answer = kit.get(app, f"/c2c?secret={SECRET}", REMOTE_ADDR="198.19.4.1")
+    cookie = (answer.header("Set-Cookie") or "").partition(";")[0]
+    page = kit.get(app, "/c2c", HTTP_COOKIE=cookie, REMOTE_ADDR="198.19.4.1").body.decode()
+    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"|value="([^"]+)"[^>]*name="csrf_token"', page)
+    assert cookie and found, page
+    return cookie, found[1] or found[2]
 
 
 def make(tmp_path: Path, enabled: Any = 1, secret: str | None = SECRET) -> Any:
@@ -95,6 +107,22 @@ def test_what_is_no_boolean_is_a_400_and_nothing_is_stored(app: Any, process: Fa
 def test_nothing_without_the_secret(app: Any, process: FakeBroadcast, key: Any, query: str, method: str) -> None:
     assert call(app, query, method, key).status == 403
     assert process.sent == []
+
+
+def test_the_cookie_alone_looks_but_changes_nothing(app: Any, process: FakeBroadcast, login: tuple[str, str]) -> None:
+    cookie, token = login
+
+    def post(form: bytes) -> Answer:
+        kind = "application/x-www-form-urlencoded"
+        length = str(len(form))
+        sent = {"wsgi.input": io.BytesIO(form), "CONTENT_LENGTH": length, "CONTENT_TYPE": kind}
+        return call(app, "", "POST", None, HTTP_COOKIE=cookie, **sent)
+
+    assert body(call(app, "", key=None, HTTP_COOKIE=cookie)) == {"status": 200, "current_readonly": None}
+    assert call(app, f"?readonly=true&csrf_token={token}", key=None, HTTP_COOKIE=cookie).status == 403
+    assert post(b"readonly=true").status == 403
+    assert (process.sent, db_maintenance.is_readonly()) == ([], False)
+    assert body(post(f"readonly=true&csrf_token={token}".encode())) == {"status": 200, "readonly": True}
 
 
 @pytest.mark.parametrize(("enabled", "secret"), [(0, SECRET), (1, None)])

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,17 @@ def app(process: FakeBroadcast, tmp_path: Path) -> Iterator[Any]:
     kit.assert_left_nothing()
 
 
+@pytest.fixture
+def login(app: Any) -> tuple[str, str]:
+    """The cookie of a login, and the token of its forms."""
+    answer = kit.get(app, f"/c2c?secret={SECRET}", REMOTE_ADDR="198.19.4.1")
+    cookie = (answer.header("Set-Cookie") or "").partition(";")[0]
+    page = kit.get(app, "/c2c", HTTP_COOKIE=cookie, REMOTE_ADDR="198.19.4.1").body.decode()
+    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"|value="([^"]+)"[^>]*name="csrf_token"', page)
+    assert cookie and found, page
+    return cookie, found[1] or found[2]
+
+
 def make(tmp_path: Path, enabled: Any = 1, secret: str | None = SECRET, **more: str) -> Any:
     ini = {"c2c.log_view_enabled": str(enabled), "c2c.runtime_dir": str(tmp_path / "c2c"), **more}
     config = Configurator(settings={**ini, "c2c.secret": secret} if secret else ini)
@@ -46,9 +58,11 @@ def make(tmp_path: Path, enabled: Any = 1, secret: str | None = SECRET, **more: 
     return config.make_wsgi_app()
 
 
-def call(app: Any, method: str = "GET", key: str | None = SECRET, form: Any = None, **parameters: Any) -> Answer:
+def call(
+    app: Any, method: str = "GET", key: str | None = SECRET, form: Any = None, cookie: str = "", **parameters: Any
+) -> Answer:
     """With the secret as header, unless ``key`` says otherwise."""
-    more: dict[str, Any] = {"REMOTE_ADDR": f"198.19.1.{next(_clients) % 250}"}
+    more: dict[str, Any] = {"REMOTE_ADDR": f"198.19.1.{next(_clients) % 250}", "HTTP_COOKIE": cookie}
     if key is not None:
         more["HTTP_X_API_KEY"] = key
     if form is not None:
@@ -170,6 +184,18 @@ def test_nothing_without_the_secret(app: Any, process: FakeBroadcast, key: Any, 
         assert call(app, method, key, **parameters).status == 403
     assert process.sent == []
     assert log_levels.get(NAME).level == "NOTSET"
+
+
+def test_the_cookie_alone_looks_but_changes_nothing(app: Any, process: FakeBroadcast, login: tuple[str, str]) -> None:
+    cookie, token = login
+    assert body(call(app, key=None, cookie=cookie, name=NAME))["level"] == "NOTSET"
+    for parameters in ({"level": "DEBUG"}, {"level": "DEBUG", "csrf_token": token}, {"reset": 1}, {"level": ""}):
+        message(call(app, key=None, cookie=cookie, name=NAME, **parameters), 403)
+    message(call(app, "DELETE", key=None, cookie=cookie, name=NAME, csrf_token=token), 403)
+    message(call(app, "POST", key=None, cookie=cookie, form={"name": NAME, "level": "DEBUG"}), 403)
+    assert (process.sent, log_levels.get(NAME).level) == ([], "NOTSET")
+    form = {"name": NAME, "level": "DEBUG", "csrf_token": token}
+    assert body(call(app, "POST", key=None, cookie=cookie, form=form)) == shown("DEBUG")
 
 
 @pytest.mark.parametrize(("enabled", "secret"), [(0, SECRET), (1, None), (1, "")])
