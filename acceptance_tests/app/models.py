@@ -1,13 +1,12 @@
-"""One table, and a session for each request that commits with the transaction."""
+"""One table, and a session for each request, on the primary or its replica, that commits with the transaction."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import sqlalchemy
-import zope.sqlalchemy
 from pyramid.config import Configurator
 from sqlalchemy import orm
+
+from c2c_otel import db
 
 
 class Base(orm.DeclarativeBase):
@@ -24,17 +23,11 @@ class Hello(Base):
 
 
 def includeme(config: Configurator) -> None:
-    """``sqlalchemy.*`` settings -> ``request.dbsession``; the table and one row are made where missing."""
-    engine = sqlalchemy.engine_from_config(config.registry.settings, "sqlalchemy.")
-    create(engine)
-    factory = orm.sessionmaker(bind=engine)
-
-    def dbsession(request: Any) -> orm.Session:
-        session = factory()
-        zope.sqlalchemy.register(session, transaction_manager=request.tm)
-        return session
-
-    config.add_request_method(dbsession, reify=True)
+    """``sqlalchemy.*`` settings, ``sqlalchemy_slave.*`` where there is a replica -> ``request.dbsession``; the table
+    and one row are made where missing."""
+    session, primary, _ = db.setup_session(config, "sqlalchemy", "sqlalchemy_slave")
+    create(primary)
+    config.add_request_method(lambda request: session(), "dbsession", reify=True)
 
 
 def create(engine: sqlalchemy.Engine) -> None:

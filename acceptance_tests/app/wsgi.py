@@ -12,6 +12,7 @@ _DEFAULTS = {
     "DEMO_REDIS_URL": "",
     "DEMO_CALL_URL": "",
     "SQLALCHEMY_URL": "sqlite:///demo.sqlite",
+    "SQLALCHEMY_URL_SLAVE": "",
     "LOG_TYPE": "console",
     "LOG_LEVEL": "INFO",
     "OTHER_LOG_LEVEL": "WARNING",

@@ -44,7 +44,8 @@ INTERNAL_EVENTS = Metric(
 
 
 class Provider(Protocol):
-    """What `c2c_otel.metrics.Provider` offers here. ``type``: ``gauge`` or ``counter``."""
+    """What `c2c_otel.metrics.Provider` offers here. ``type``: ``gauge`` or ``counter``. One of our own may have a
+    ``metric``, which then says what it is."""
 
     name: str
     help: str
@@ -162,12 +163,14 @@ class Publisher:
         writer = self._provider_writers.get(provider)
         if writer is None:
             writer = self._provider_writers[provider] = StoreWriter(self._store)
-        counter = provider.type == "counter"
-        metric = Metric(provider.name, Kind.COUNTER if counter else Kind.GAUGE_LAST, "", provider.help, exact=True)
+        metric = getattr(provider, "metric", None)
+        if metric is None:
+            kind = Kind.COUNTER if provider.type == "counter" else Kind.GAUGE_LAST
+            metric = Metric(provider.name, kind, "", provider.help, exact=True)
         writer.begin()
         for labels, value in provider.labelled():
             named: Labels = tuple(sorted((str(name), str(text)) for name, text in labels.items()))
-            if counter:
+            if metric.kind is Kind.COUNTER:
                 writer.total(metric, named, float(value))
             else:
                 writer.gauge(metric, named, float(value))

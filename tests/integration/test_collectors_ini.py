@@ -63,6 +63,7 @@ def test_a_wrong_password_is_refused(with_password: str, postgres: Postgres) -> 
 
 
 DEFAULTS = {
+    "SQLALCHEMY_URL_SLAVE": "",
     "DEMO_INCLUDE": "true",
     "DEMO_REDIS_URL": "",
     "DEMO_CALL_URL": "",
