@@ -17,7 +17,7 @@ def includeme(config: Any) -> None:
         return
     db_maintenance.init()
     path = f"{admin.base_path(config)}/db/maintenance"
-    answers.add_view(config, "c2c_otel_db_maintenance", path, _maintenance, ("GET", "POST"), protected=True)
+    answers.add_view(config, "c2c_db_maintenance", path, _maintenance, ("GET", "POST"), protected=True)
 
 
 def _maintenance(request: Any) -> Response:

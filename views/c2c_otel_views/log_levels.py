@@ -19,7 +19,7 @@ def includeme(config: Any) -> None:
         return
     log_levels.init()
     path = f"{admin.base_path(config)}/logging/level"
-    answers.add_view(config, "c2c_otel_logging_level", path, _levels, ("GET", "POST", "DELETE"), protected=True)
+    answers.add_view(config, "c2c_logging_level", path, _levels, ("GET", "POST", "DELETE"), protected=True)
 
 
 def _levels(request: Any) -> Response:

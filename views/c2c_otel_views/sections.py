@@ -106,10 +106,10 @@ def _logging(shown: Shown) -> Html:
     name = input_("name", "Logger", placeholder="sqlalchemy.engine", required=True)
     return _section(
         "Log levels",
-        shown.links(("c2c_otel_logging_level", "Overrides", "the levels that were changed here")),
-        shown.ask("c2c_otel_logging_level", "Look", "The level of a logger.", name, button("Show")),
+        shown.links(("c2c_logging_level", "Overrides", "the levels that were changed here")),
+        shown.ask("c2c_logging_level", "Look", "The level of a logger.", name, button("Show")),
         shown.change(
-            "c2c_otel_logging_level",
+            "c2c_logging_level",
             "Change",
             "In all workers, and in those that come. With a duration it reverts by itself.",
             (
@@ -120,7 +120,7 @@ def _logging(shown: Shown) -> Html:
             ),
         ),
         shown.change(
-            "c2c_otel_logging_level",
+            "c2c_logging_level",
             "Reset",
             "The logger has the level again that its configuration gave it.",
             (name, input_("reset", type_="hidden", value="1"), button("Reset")),
@@ -132,9 +132,9 @@ def _maintenance(shown: Shown) -> Html:
     readonly = {word: input_("readonly", type_="hidden", value=word) for word in ("true", "false")}
     return _section(
         "Database maintenance",
-        shown.links(("c2c_otel_db_maintenance", "State", "whether the service is read-only")),
+        shown.links(("c2c_db_maintenance", "State", "whether the service is read-only")),
         shown.change(
-            "c2c_otel_db_maintenance",
+            "c2c_db_maintenance",
             "Change",
             "Read-only, nothing is written to the database; in all workers, until it is ended.",
             (readonly["true"], button("Begin read-only")),
