@@ -127,6 +127,8 @@ class RedisTransport:
             why = redis_clients.reason(self._settings, error)
             guard.dropped("broadcast.question", reason=f"{place}: {why}")
             return (*listener.others, place)
+        if whole and not listener.connected:
+            listener.hurry()
         return missing if whole else (*missing, place)
 
     def members(self) -> tuple[str, ...]:

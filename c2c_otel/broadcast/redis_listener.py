@@ -68,7 +68,7 @@ class Listener:
         self._wanted: frozenset[str] = frozenset()
         self._subscribed: frozenset[str] = frozenset()
         self._outbox: collections.deque[tuple[str, bytes]] = collections.deque()
-        self._stopping = False
+        self._stopping = self._hurried = False
         self._trouble = ""
         self._connection: Connection | None = None
 
@@ -92,6 +92,11 @@ class Listener:
             guard.dropped("broadcast.question", reason=f"{self._place} cannot be reached")
             return
         self._outbox.append((channel, message))
+        self._wake_up()
+
+    def hurry(self) -> None:
+        """Redis has just been reached: the next attempt is now."""
+        self._hurried = True
         self._wake_up()
 
     def stop(self, seconds: float) -> None:
@@ -248,11 +253,12 @@ class Listener:
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self._stopping and (left := end - time.monotonic()) > 0:
+        while not self._stopping and not self._hurried and (left := end - time.monotonic()) > 0:
             poll = select.poll()
             poll.register(self._ear, select.POLLIN)
             poll.poll(left * 1000)
             self._forget_wakes()
+        self._hurried = False
 
     def _forget_wakes(self) -> None:
         try:

@@ -394,6 +394,18 @@ def test_down_at_the_start_and_up_later(own_redis: servers.Redis, caplog: pytest
     assert len([line for line in said if line.endswith("can be reached again")]) == 2
 
 
+def test_who_reaches_redis_before_its_thread_does_wakes_it(
+    own_redis: servers.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_listener, "FIRST_PAUSE", 1000.0)
+    monkeypatch.setattr(redis_listener, "LONGEST_PAUSE", 1000.0)
+    own_redis.kill()
+    with service(load(own_redis.url), 1, "who") as (one,):
+        own_redis.restart()
+        assert one.ask("who") == ([], ())
+        wait_until("it to listen", lambda: one.listened)
+
+
 def test_killed_and_restarted(own_redis: servers.Redis) -> None:
     with service(load(own_redis.url), 3, "who") as (one, two, three):
         assert one.ask("who") == (["host/2", "host/3"], ())

@@ -47,20 +47,30 @@ def get(gunicorn: Gunicorn, path: str, status: int = 200) -> dict[str, Any]:
     return found
 
 
-def all_answer(gunicorn: Gunicorn) -> bool:
-    """Whether each living worker answers a broadcast, and nobody is missing."""
-    found = get(gunicorn, "/ask/who?timeout=2")
-    return not found["missing"] and sorted(a["pid"] for a in found["answers"]) == gunicorn.worker_pids()
-
-
 def wait_for_all(gunicorn: Gunicorn) -> None:
-    wait_until("all workers to answer", lambda: all_answer(gunicorn), 40, gunicorn.stderr.read_text)
+    """Until each living worker listens: two of them have had an answer from all others."""
+    askers: set[int] = set()
+
+    def asked() -> bool:
+        found = get(gunicorn, "/ask/who?timeout=2")
+        if not found["missing"] and sorted(answer["pid"] for answer in found["answers"]) == gunicorn.worker_pids():
+            askers.add(found["pid"])
+        return len(askers) > 1
+
+    wait_until("all workers to answer", asked, 40, gunicorn.stderr.read_text)
 
 
 def levels(gunicorn: Gunicorn, name: str, count: int = 12) -> Counter[str]:
     """What the workers that happen to answer say of a logger."""
     path = f"/c2c/logging/level?name={name}"
     return Counter(get(gunicorn, path)["effective_level"] for _ in range(count))
+
+
+def set_level(gunicorn: Gunicorn, name: str) -> None:
+    """In every worker."""
+    found = get(gunicorn, f"/c2c/logging/level?name={name}&level=DEBUG")
+    assert not {"missing", "failed"} & found.keys(), found
+    assert levels(gunicorn, name) == {"DEBUG": 12}, (found, gunicorn.stderr.read_text()[-3000:])
 
 
 class Load:
@@ -103,8 +113,7 @@ class Load:
 def test_redis_is_killed_and_comes_back_under_load(preload: tuple[str, ...]) -> None:
     with running(Redis()) as redis, served(preload, C2C_REDIS_URL=redis.url) as gunicorn:
         wait_for_all(gunicorn)
-        get(gunicorn, "/c2c/logging/level?name=test.before&level=DEBUG")
-        assert levels(gunicorn, "test.before") == {"DEBUG": 12}
+        set_level(gunicorn, "test.before")
         with Load(gunicorn) as load:
             load.some()
             redis.kill()
@@ -120,8 +129,7 @@ def test_redis_is_killed_and_comes_back_under_load(preload: tuple[str, ...]) -> 
             load.some()
         assert set(load.statuses) == {200}, load.statuses
         assert load.longest < 10  # no timeout of Redis' is anywhere near: the machine may be busy
-        get(gunicorn, "/c2c/logging/level?name=test.after&level=DEBUG")
-        assert levels(gunicorn, "test.after") == {"DEBUG": 12}
+        set_level(gunicorn, "test.after")
         gunicorn.kill_worker(gunicorn.worker_pids()[0])
         gunicorn.wait_for_workers(3)
         wait_for_all(gunicorn)
@@ -139,8 +147,7 @@ def test_redis_is_down_at_the_start(preload: tuple[str, ...]) -> None:
             assert [answer["pid"] for answer in alone["answers"] if answer] == [alone["pid"]]
             redis.restart()
             wait_for_all(gunicorn)
-            get(gunicorn, "/c2c/logging/level?name=test.after&level=DEBUG")
-            assert levels(gunicorn, "test.after") == {"DEBUG": 12}
+            set_level(gunicorn, "test.after")
             load.some()
         assert set(load.statuses) == {200}, load.statuses
 
@@ -168,7 +175,7 @@ def test_a_failover_under_load() -> None:
         where = {"C2C_REDIS_SENTINELS": f"127.0.0.1:{sentinel.port}", "C2C_REDIS_SERVICENAME": sentinel.master_name}
         with served((), **where) as gunicorn, Load(gunicorn) as load:
             wait_for_all(gunicorn)
-            get(gunicorn, "/c2c/logging/level?name=test.before&level=DEBUG")
+            set_level(gunicorn, "test.before")
             load.some()
             sentinel.kill_master()
             get(gunicorn, "/ask/who?timeout=2")  # it answers, whatever it could reach
@@ -176,6 +183,5 @@ def test_a_failover_under_load() -> None:
             wait_for_all(gunicorn)
             load.some()
             assert levels(gunicorn, "test.before") == {"DEBUG": 12}
-            get(gunicorn, "/c2c/logging/level?name=test.after&level=DEBUG")
-            assert levels(gunicorn, "test.after") == {"DEBUG": 12}
+            set_level(gunicorn, "test.after")
         assert set(load.statuses) == {200}, load.statuses
