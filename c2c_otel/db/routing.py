@@ -79,6 +79,11 @@ class Routing:
         self._autocommit = frozenset(autocommit)
         self._routes: dict[tuple[Role, str, bool], Route] = {}
 
+    @property
+    def looks_at_paths(self) -> bool:
+        """Whether the path can make a difference."""
+        return bool(self._force_master or self._force_slave)
+
     def of_request(self, method: str, path: str) -> Route:
         """For ``path`` as a client sees it, with the prefix under which the application is mounted."""
         if is_readonly():

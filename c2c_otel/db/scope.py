@@ -58,7 +58,8 @@ class Scope:
         route = self.decided.get(routing)
         if route is None:
             if self.choice is None:
-                route = routing.of_request(self.request.method, _path(self.request))
+                path = _path(self.request) if routing.looks_at_paths else ""  # 5 us
+                route = routing.of_request(self.request.method, path)
             else:
                 route = routing.chosen(self.choice)
             self.decided[routing] = route

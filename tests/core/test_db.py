@@ -121,8 +121,9 @@ def test_the_code_may_choose(app: Application) -> None:
     db.use_primary(object())  # something that is no request of ours
 
 
-def test_a_path_that_is_not_utf8(app: Application) -> None:
-    assert app.call("GET", "/where", SCRIPT_NAME="/\xff").text == "replica"
+def test_a_path_that_is_not_utf8(servers: dict[str, str]) -> None:
+    with Application(servers, force_master=["GET /.?/where"]) as app:
+        assert app.call("GET", "/where", SCRIPT_NAME="/\xff").text == "primary"
 
 
 # -- sessions ---------------------------------------------------------------------------------------------------------
