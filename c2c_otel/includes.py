@@ -14,11 +14,13 @@ __all__ = ["INCLUDES", "includeme"]
 def tracking(config: Any) -> None:
     """Spans and measurements for this application, and for the libraries that it uses. Where they are turned off,
     it still has our views and ``request.c2c_request_id``."""
-    from c2c_otel import distro, otlp
+    from c2c_otel import distro, otlp, redis_clients
     from c2c_otel.instrumentation.pyramid import PyramidInstrumentor
 
     settings = application.of(config.registry).settings or telemetry.get().settings
     on = not settings.sdk_disabled
+    if redis_clients.configured(settings):
+        redis_clients.check(settings)
     if on:
         otlp.check(settings)
         distro.instrument(settings, whole_process=False)

@@ -8,6 +8,7 @@ temporary directory; it belongs to this user and is closed to others (0700).
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -77,11 +78,17 @@ def base_directory(settings: Settings) -> Path:
 
 
 def state_directory(settings: Settings) -> Path:
-    """Where what survives a restart is kept: one directory for each service name. Raises as `base_directory`."""
-    name = _UNSAFE.sub("_", settings.service_name or "default")
+    """Where what survives a restart is kept: one directory for each service name, or, for services without one, for
+    each directory that services are started in. Raises as `base_directory`."""
+    name = _UNSAFE.sub("_", settings.service_name) if settings.service_name else _of_here()
     path = base_directory(settings) / "state" / name
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     return path
+
+
+def _of_here() -> str:
+    here = Path(os.path.realpath("."))
+    return f"in_{_UNSAFE.sub('_', here.name)}_{hashlib.sha256(os.fsencode(here)).hexdigest()[:12]}"
 
 
 def run_id(settings: Settings) -> str:

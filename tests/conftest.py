@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import pytest
@@ -38,6 +41,17 @@ __all__ = [
 ]
 
 pytest_configure = account_for
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_runtime_directory() -> Iterator[None]:
+    """What services of the test run share is not what was shared in another one."""
+    directory = tempfile.mkdtemp(prefix="c2c-otel-tests-")
+    before = os.environ.setdefault("C2C_RUNTIME_DIR", directory)
+    yield
+    if before == directory:
+        del os.environ["C2C_RUNTIME_DIR"]
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture(autouse=True)

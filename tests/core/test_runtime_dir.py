@@ -105,6 +105,20 @@ def test_identity_of_a_process_outside_gunicorn_is_its_own() -> None:
     assert runtime_dir.run_id(Settings(service_id="given")) == "given"
 
 
+def test_services_without_a_name_are_told_apart_by_where_they_are_started(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one service's read-only switch would be the other's."""
+    found = []
+    for name in ("shop", "stock", "shop", "sh op"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / name)
+        found.append(runtime_dir.state_directory(settings))
+    assert found[0] == found[2]
+    assert len(set(found)) == 3
+    assert found[0].name.startswith("in_shop_") and found[3].name.startswith("in_sh_op_")
+
+
 def test_state_outlives_runs(settings: Settings) -> None:
     state = runtime_dir.state_directory(Settings(runtime_dir=settings.runtime_dir, service_name="shop/eu"))
     assert state.relative_to(settings.runtime_dir / "state") == Path("shop_eu")  # type: ignore[operator]
