@@ -60,7 +60,7 @@ def environment() -> MutableMapping[str, str]:
 
 def flag(env: str, key: str | None, ini: Mapping[str, Any]) -> bool:
     """A flag of the application's own, found and decoded as ours are; off by default. Raises `ConfigurationError`."""
-    for name, text in ((env, os.environ.get(env)), (key, ini.get(key))):
+    for name, text in ((env, os.environ.get(env)), (key, ini.get(key) if key else None)):
         if text:
             try:
                 return _flag(str(text))
