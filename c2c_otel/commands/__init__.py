@@ -1,0 +1,1 @@
+"""The command lines: a module each, with ``main(arguments=None) -> int``."""
