@@ -195,6 +195,10 @@ def _names(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def _loggers(value: str) -> tuple[str, ...]:
+    return _names(value.replace(":", ","))
+
+
 _PRIVATE = (
     "127.0.0.0/8",
     "10.0.0.0/8",
@@ -233,8 +237,13 @@ _EXPECTED: Mapping[Callable[[str], Any], str] = {
     _level: "a logging level such as DEBUG, INFO, WARNING, ERROR",
     _header: "the name of an HTTP header",
     _names: "names with commas between them",
+    _loggers: "names with colons or commas between them",
     Path: "a path",
 }
+
+
+_OTHER_INI = {"sentry_url": "c2c.sentry.url"}
+"""Ini keys that c2cwsgiutils has read where its documentation named the one in the row: both are understood."""
 
 
 def _row(  # the one way to declare a knob; Any, because a dataclass field stands for its value
@@ -539,24 +548,55 @@ class Settings:
         "A replica that takes longer to answer is down; no request waits for it longer than that.",
     )
 
+    # Health checks
+    health_check_cache: float = _row(
+        "C2C_HEALTH_CHECK_CACHE_SECONDS",
+        "c2c.health_check_cache_seconds",
+        _duration,
+        1.0,
+        "For how long a worker answers with what a health check has found before it is run again; 0: never.",
+    )
+    health_check_timeout: float = _row(
+        "C2C_HEALTH_CHECK_TIMEOUT_SECONDS",
+        "c2c.health_check_timeout_seconds",
+        _seconds,
+        5.0,
+        "A health check that takes longer has failed.",
+    )
+    health_check_total_timeout: float = _row(
+        "C2C_HEALTH_CHECK_TOTAL_SECONDS",
+        "c2c.health_check_total_seconds",
+        _seconds,
+        10.0,
+        "How long a request waits for all its health checks.",
+    )
+
     # Sentry
     sentry_url: str | None = _row(
-        "SENTRY_URL", "c2c.sentry_url", _text, None, "The project's DSN.", secret=True, planned=True
+        "SENTRY_URL",
+        "c2c.sentry_url",  # or what _OTHER_INI says
+        _text,
+        None,
+        "The project's DSN: errors are reported to that Sentry.",
+        secret=True,
     )
     sentry_level: str = _row(
-        "SENTRY_LEVEL",
-        "c2c.sentry_level",
-        _level,
-        "ERROR",
-        "Records of this level become events.",
-        planned=True,
+        "SENTRY_LEVEL", "c2c.sentry_level", _level, "ERROR", "Log records of this level and above become events."
     )
-    sentry_excludes: str = _row(
-        "SENTRY_EXCLUDES", "c2c.sentry.excludes", _text, "sentry_sdk", "Loggers left out.", planned=True
+    sentry_excludes: tuple[str, ...] = _row(
+        "SENTRY_EXCLUDES",
+        "c2c.sentry.excludes",
+        _loggers,
+        ("sentry_sdk",),
+        "Loggers whose records become neither events nor breadcrumbs.",
     )
-    sentry_client: Mapping[str, str] = _family("SENTRY_CLIENT_", "Arguments of sentry_sdk.init.", planned=True)
-    sentry_tags: Mapping[str, str] = _family("SENTRY_TAG_", "Tags of every event.", planned=True)
-    git_hash: str | None = _row("GIT_HASH", "c2c.git_hash", _text, None, "The release.", planned=True)
+    sentry_client: Mapping[str, str] = _family(
+        "SENTRY_CLIENT_", "An option of sentry_sdk.init; IGNORE_EXCEPTIONS is a list of classes, default SystemExit."
+    )
+    sentry_tags: Mapping[str, str] = _family("SENTRY_TAG_", "A tag of every event.")
+    git_hash: str | None = _row(
+        "GIT_HASH", "c2c.git_hash", _text, None, "The release of events, unless SENTRY_CLIENT_RELEASE names one."
+    )
 
     # Commands
     gunicorn_params: str = _row(
@@ -739,10 +779,11 @@ def _lookup(row: Row, environ: Mapping[str, str], ini: Mapping[str, Any]) -> tup
     """
     if text := environ.get(row.env):
         return text, "environment", row.env
-    if row.ini is not None and (value := ini.get(row.ini)) is not None:
-        text = str(value)
-        if text or row.name == "base_path":
-            return text, "ini", row.ini
+    for key in (row.ini, _OTHER_INI.get(row.name)):
+        if key is not None and (value := ini.get(key)) is not None:
+            text = str(value)
+            if text or row.name == "base_path":
+                return text, "ini", key
     return None, "default", row.env
 
 
