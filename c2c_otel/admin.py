@@ -28,6 +28,7 @@ VIEWS = (
     "c2c_otel_views.metrics",
     "c2c_otel_views.stats",
     "c2c_otel_views.versions",
+    "c2c_otel_views.health_check",
     "c2c_otel_views.debug_time",
     "c2c_otel_views.debug_stacks",
     "c2c_otel_views.debug_memory",
@@ -72,7 +73,7 @@ class Admin:
         service: Wsgi | None = None,
     ) -> None:
         """``service``: application and views together, for a view that sends a request to them."""
-        registry = _configured(settings, route_prefix)
+        registry = _configured(settings, route_prefix, application)
         registry.c2c_service = service
         self._router = make_router(registry)
         self._application = application
@@ -187,9 +188,10 @@ def _path_info(pattern: str) -> str:
     return path.encode().decode("latin-1")
 
 
-def _configured(settings: Settings, route_prefix: str | None) -> Any:
+def _configured(settings: Settings, route_prefix: str | None, application: Any) -> Any:
     registry = Registry("c2c_otel")
     registry.c2c_settings = settings
+    registry.c2c_application = application
     applications.of(registry).route_prefix = route_prefix
     config = Configurator(registry=registry)
     config.setup_registry(settings={})

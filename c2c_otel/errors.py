@@ -23,7 +23,7 @@ from c2c_otel.instrumentation import wsgi_attributes
 from c2c_otel.settings import Settings
 from c2c_otel_exporters import guard, plain
 
-__all__ = ["answer", "includeme"]
+__all__ = ["answer", "includeme", "message"]
 
 _logger = logging.getLogger("c2c_otel.errors")
 
@@ -37,6 +37,8 @@ _DISCONNECTED = frozenset(
     {"builtins.ConnectionResetError", "builtins.BrokenPipeError", "sqlalchemy.exc.DisconnectionError"}
 )
 _SQLALCHEMY = "sqlalchemy.exc.SQLAlchemyError"
+_DRIVERS = frozenset({"DatabaseError", "InterfaceError"})
+"""What every driver calls them (PEP 249); their texts may quote the statement."""
 _BOTO = "botocore.exceptions.ClientError"
 _BEAKER = "beaker.exceptions.BeakerException"
 
@@ -58,8 +60,8 @@ def answer(error: Any, request: Any) -> Response:
     status, level = _judge(error)
     _log(error, request, status, level)
     detailed = not isinstance(error, HTTPError) and _may_see_details(request)
-    message = _message(error, detailed)
-    response = _response(request, status, message, _stacktrace(error) if detailed else None)
+    said = message(error, detailed)
+    response = _response(request, status, said, _stacktrace(error) if detailed else None)
     if isinstance(error, HTTPException):
         for name, value in error.headerlist:
             if name.lower() not in _OWN_HEADERS:
@@ -95,7 +97,8 @@ def _status_of_boto(error: Any) -> int:
     return status if 400 <= status <= 599 else 500
 
 
-def _message(error: Any, detailed: bool) -> str:
+def message(error: Any, detailed: bool) -> str:
+    """What an exception says; unless ``detailed``, without statements, and shortened."""
     if isinstance(error, HTTPException):
         return str(error.detail or error.title)
     try:
@@ -104,6 +107,8 @@ def _message(error: Any, detailed: bool) -> str:
             return text
         if _SQLALCHEMY in _classes(error):
             return _of_the_driver(error) if not _OF_THE_DATA.isdisjoint(_classes(error)) else type(error).__name__
+        if any(cls.__name__ in _DRIVERS for cls in type(error).__mro__):
+            return type(error).__name__
     except Exception:  # an exception whose __str__ raises
         return type(error).__name__
     return text.partition("[SQL:")[0].strip()[:_MAX_MESSAGE] or type(error).__name__
@@ -157,7 +162,7 @@ def _log(error: Any, request: Any, status: int, level: int) -> None:
     unforeseen = status >= 500 and not isinstance(error, HTTPException)
     exception = (type(error), error, error.__traceback__) if unforeseen and level >= logging.ERROR else None
     extra = {"referer": request.headers.get("Referer")}
-    what = _message(error, True) if exception is None else type(error).__name__
+    what = message(error, True) if exception is None else type(error).__name__
     path, query = request.path, wsgi_attributes.redacted_query(request.query_string)
     where = f"{path}?{query}" if query else path
     _logger.log(level, "%s %s is %d: %s", request.method, where, status, what, exc_info=exception, extra=extra)

@@ -14,7 +14,7 @@ from c2c_otel import admin, auth
 from c2c_otel_exporters import guard
 from c2c_otel_views import parameters
 
-__all__ = ["add_view", "error", "includeme", "json_response"]
+__all__ = ["add_view", "error", "failed", "guarded", "includeme", "json_response", "not_allowed"]
 
 _logger = logging.getLogger("c2c_otel")
 
@@ -52,7 +52,7 @@ def add_view(
     allowed = sorted({*methods, "HEAD"} if "GET" in methods else methods)
     config.add_route(name, path)
     config.add_view(_view(view), route_name=name, request_method=tuple(allowed), http_cache=0)
-    config.add_view(_view(_not_allowed(", ".join(allowed))), route_name=name, http_cache=0)
+    config.add_view(_view(not_allowed(", ".join(allowed))), route_name=name, http_cache=0)
 
 
 def _view(view: View) -> Callable[[Any, Any], Response]:
@@ -60,12 +60,13 @@ def _view(view: View) -> Callable[[Any, Any], Response]:
 
     def answer(_context: Any, request: Any) -> Response:
         parameters.check(request)
-        return _guarded(view(request))
+        return guarded(view(request))
 
     return answer
 
 
-def _guarded(response: Response) -> Response:
+def guarded(response: Response) -> Response:
+    """With the headers that all of our answers have."""
     for name, value in _HEADERS:
         response.headers.setdefault(name, value)
     return response
@@ -79,13 +80,15 @@ def _protected(view: View) -> View:
     return protected
 
 
-def _not_allowed(allow: str) -> View:
-    def not_allowed(request: Any) -> Response:
+def not_allowed(allow: str) -> View:
+    """A view that answers 405, for a header ``Allow``."""
+
+    def refuse(request: Any) -> Response:
         response = error(405, f"{request.method} is not allowed for {request.path_info}.")
         response.headers["Allow"] = allow
         return response
 
-    return not_allowed
+    return refuse
 
 
 def json_response(body: Any, status: int = 200) -> Response:
@@ -99,11 +102,12 @@ def error(status: int, message: str) -> Response:
     return json_response({"message": message, "status": status}, status)
 
 
-def _failed(problem: Any, request: Any) -> Response:
+def failed(problem: Any, request: Any) -> Response:
+    """The answer to what a view has raised; to be called where it is handled."""
     if isinstance(problem, HTTPException):
-        return _guarded(_as_json(problem))
+        return guarded(_as_json(problem))
     guard.failed(f"view {request.path_info}")  # one of ours, wherever it is mounted
-    return _guarded(error(500, "Internal error; see the service's log."))
+    return guarded(error(500, "Internal error; see the service's log."))
 
 
 def _as_json(problem: HTTPException) -> Response:
@@ -117,4 +121,4 @@ def _as_json(problem: HTTPException) -> Response:
 
 def includeme(config: Any) -> None:
     for context in (Exception, HTTPException):
-        config.add_exception_view(_failed, context=context, http_cache=0)
+        config.add_exception_view(failed, context=context, http_cache=0)

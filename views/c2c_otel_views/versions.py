@@ -9,7 +9,7 @@ from typing import Any
 
 from pyramid.response import Response
 
-from c2c_otel import admin
+from c2c_otel import admin, version
 from c2c_otel_views import answers
 
 __all__ = ["includeme", "versions"]
@@ -31,5 +31,6 @@ def includeme(config: Any) -> None:
     except (OSError, ValueError, TypeError, RecursionError) as problem:  # TypeError: orjson's, for what it cannot write
         _logger.warning("versions.json is not served: %s cannot be read: %s", path, problem)
         return
+    version.count_start(path)
     view = functools.partial(versions, content)
     answers.add_view(config, "c2c_versions", f"{admin.base_path(config)}/versions.json", view)
