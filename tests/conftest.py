@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +18,7 @@ from tests.servers.fixtures import (
     postgres,
     prometheus,
     promtool,
+    pushgateway,
     redis_server,
     rsyslog,
     sentinel,
@@ -32,6 +33,7 @@ __all__ = [
     "postgres",
     "prometheus",
     "promtool",
+    "pushgateway",
     "pytest_configure",
     "redis_server",
     "rsyslog",
@@ -46,11 +48,13 @@ pytest_configure = account_for
 @pytest.fixture(autouse=True, scope="session")
 def own_runtime_directory() -> Iterator[None]:
     """What services of the test run share is not what was shared in another one."""
-    directory = tempfile.mkdtemp(prefix="c2c-otel-tests-")
-    before = os.environ.setdefault("C2C_RUNTIME_DIR", directory)
+    from c2c_otel import runtime_dir
+
+    before = runtime_dir._temporary_directory
+    directory = Path(tempfile.mkdtemp(prefix="c2c-otel-tests-"))
+    runtime_dir._temporary_directory = lambda: directory
     yield
-    if before == directory:
-        del os.environ["C2C_RUNTIME_DIR"]
+    runtime_dir._temporary_directory = before
     shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.servers import postgres, redis_server, statsd
+from tests.servers import postgres, pushgateway, redis_server, statsd
 from tests.servers.find import find
 from tests.servers.process import Unavailable
 
@@ -21,6 +21,7 @@ def main() -> None:
         "statsd": statsd._script,
         "rsyslogd": lambda: find("rsyslogd", packages=["rsyslog"], places=["/usr/sbin/rsyslogd"]).path,
         "promtool": lambda: find("promtool", packages=["prometheus"]).path,
+        "prometheus-pushgateway": lambda: pushgateway._program().path,
         "dot": lambda: find("dot", packages=["graphviz"]).path,
         "chromium": lambda: find("chromium", packages=["chromium", "fonts-liberation"]).path,
     }

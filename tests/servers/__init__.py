@@ -7,14 +7,16 @@
 | `Statsd` | the original daemon | npm statsd |
 | `Rsyslog` | with mmjsonparse | Debian rsyslog |
 | `Prometheus`, `promtool` | scrapes once a second; checks a scrape | Debian prometheus |
+| `Pushgateway` | takes what jobs push | Debian prometheus-pushgateway |
 | `dot` | draws graphs | Debian graphviz |
 | `Chromium` | for pictures of pages | Debian chromium, driven by playwright |
 | `Gunicorn` | as users run it, with or without the launcher | wheel gunicorn |
 | `OtlpReceiver`, `UdpSink` | ours, in the test's own process | opentelemetry-proto; nothing |
 
 ``C2C_TEST_<PROGRAM>`` (``C2C_TEST_POSTGRES``, ``C2C_TEST_REDIS_SERVER``, ``C2C_TEST_RSYSLOGD``,
-``C2C_TEST_PROMETHEUS``, ``C2C_TEST_PROMTOOL``, ``C2C_TEST_CHROMIUM``, ``C2C_TEST_DOT``; ``C2C_TEST_STATSD`` is its
-stats.js) names a program to use instead. `tests/conftest.py` has them as fixtures.
+``C2C_TEST_PROMETHEUS``, ``C2C_TEST_PROMTOOL``, ``C2C_TEST_PROMETHEUS_PUSHGATEWAY``, ``C2C_TEST_CHROMIUM``,
+``C2C_TEST_DOT``; ``C2C_TEST_STATSD`` is its stats.js) names a program to use instead. `tests/conftest.py` has them
+as fixtures.
 """
 
 from tests.servers.chromium import Chromium, chromium
@@ -24,6 +26,7 @@ from tests.servers.otlp import OtlpReceiver, OtlpRequest
 from tests.servers.postgres import Postgres, postgres_installations
 from tests.servers.process import NotReady, Process, Server, Unavailable, free_port, used, wait_until
 from tests.servers.prometheus import Prometheus, promtool
+from tests.servers.pushgateway import Pushgateway
 from tests.servers.redis_server import Redis, Sentinel
 from tests.servers.rsyslog import Rsyslog
 from tests.servers.statsd import Statsd, Totals
@@ -39,6 +42,7 @@ __all__ = [
     "Postgres",
     "Process",
     "Prometheus",
+    "Pushgateway",
     "Redis",
     "Rsyslog",
     "Sentinel",

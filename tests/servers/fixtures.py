@@ -22,6 +22,7 @@ __all__ = [
     "postgres",
     "prometheus",
     "promtool",
+    "pushgateway",
     "redis_server",
     "rsyslog",
     "sentinel",
@@ -90,6 +91,13 @@ def rsyslog() -> Iterator[servers.Rsyslog]:
 def prometheus() -> Iterator[servers.Prometheus]:
     """A Prometheus without targets; see `scrape`."""
     with running(servers.Prometheus()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pushgateway() -> Iterator[servers.Pushgateway]:
+    """A Pushgateway; `clear` it."""
+    with running(servers.Pushgateway()) as server:
         yield server
 
 
