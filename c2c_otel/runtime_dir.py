@@ -66,7 +66,7 @@ class Run:
 
 def base_directory(settings: Settings) -> Path:
     """The runtime directory, made if missing. Raises OSError, PermissionError where others could write to it."""
-    path = settings.runtime_dir or Path(tempfile.gettempdir()) / f"c2c-otel-{os.getuid()}"
+    path = settings.runtime_dir or _temporary_directory() / f"c2c-otel-{os.getuid()}"
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = path.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
@@ -75,6 +75,10 @@ def base_directory(settings: Settings) -> Path:
             "nobody else may write to. Remove it or name another one."
         )
     return path
+
+
+def _temporary_directory() -> Path:
+    return Path(tempfile.gettempdir())
 
 
 def state_directory(settings: Settings) -> Path:

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pyramid.config import Configurator
 
 from c2c_otel import db_maintenance, shared
 from c2c_otel.shared_files import FileBackend
 from tests import pyramid_kit as kit
+from tests import view_kit
 from tests.pyramid_kit import Answer
 from tests.shared_kit import FakeBroadcast, forget, network, process, settings
+from tests.view_kit import SECRET, body
 
 __all__ = ["network", "process", "settings"]
 
-SECRET = "s3cret-of-the-service"
 PATH = "/c2c/db/maintenance"
-
-_clients = itertools.count(1)
 
 
 @pytest.fixture
@@ -37,31 +33,15 @@ def app(process: FakeBroadcast, tmp_path: Path) -> Iterator[Any]:
 
 @pytest.fixture
 def login(app: Any) -> tuple[str, str]:
-    """The cookie of a login, and the token of its forms."""
-    answer = kit.get(app, f"/c2c?secret={SECRET}", REMOTE_ADDR="198.19.4.1")
-    cookie = (answer.header("Set-Cookie") or "").partition(";")[0]
-    page = kit.get(app, "/c2c", HTTP_COOKIE=cookie, REMOTE_ADDR="198.19.4.1").body.decode()
-    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"|value="([^"]+)"[^>]*name="csrf_token"', page)
-    assert cookie and found, page
-    return cookie, found[1] or found[2]
+    return view_kit.login(app)
 
 
 def make(tmp_path: Path, enabled: Any = 1, secret: str | None = SECRET) -> Any:
-    ini = {"c2c.db_maintenance_view_enabled": str(enabled), "c2c.runtime_dir": str(tmp_path / "c2c")}
-    config = Configurator(settings={**ini, "c2c.secret": secret} if secret else ini)
-    config.include("c2c_otel")
-    return config.make_wsgi_app()
+    return view_kit.make("db_maintenance_view_enabled", tmp_path, enabled, secret)
 
 
 def call(app: Any, query: str = "", method: str = "GET", key: str | None = SECRET, **more: Any) -> Answer:
-    more = {"REMOTE_ADDR": f"198.19.3.{next(_clients) % 250}", **more}
-    return kit.get(app, f"{PATH}{query}", method, **more, **({"HTTP_X_API_KEY": key} if key else {}))
-
-
-def body(answer: Answer) -> Any:
-    assert answer.status == 200, answer.body
-    assert "no-store" in (answer.header("Cache-Control") or "")
-    return json.loads(answer.body)
+    return view_kit.call(app, f"{PATH}{query}", method, key, **more)
 
 
 def test_what_the_contract_says(app: Any, process: FakeBroadcast) -> None:

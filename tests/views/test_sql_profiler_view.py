@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import io
-import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from pyramid.config import Configurator
 
 from c2c_otel import shared, sql_profiler
 from c2c_otel.shared_files import FileBackend
 from tests import pyramid_kit as kit
+from tests import view_kit
 from tests.pyramid_kit import Answer
 from tests.shared_kit import Clock, FakeBroadcast, clock, forget, network, process, settings
+from tests.view_kit import SECRET, body, message
 
 __all__ = ["clock", "network", "process", "settings"]
 
-SECRET = "s3cret-of-the-service"
 PATH = "/c2c/sql_profiler"
 OFF = {"status": 200, "enabled": False}
-
-_clients = itertools.count(1)
 
 
 @pytest.fixture
@@ -37,40 +32,12 @@ def app(process: FakeBroadcast, tmp_path: Path) -> Iterator[Any]:
 
 
 def make(tmp_path: Path, enabled: Any = 1, secret: str | None = SECRET, **more: str) -> Any:
-    ini = {"c2c.sql_profiler_enabled": str(enabled), "c2c.runtime_dir": str(tmp_path / "c2c"), **more}
-    config = Configurator(settings={**ini, "c2c.secret": secret} if secret else ini)
-    config.include("c2c_otel")
-    return config.make_wsgi_app()
+    return view_kit.make("sql_profiler_enabled", tmp_path, enabled, secret, **more)
 
 
 def call(app: Any, method: str = "GET", key: str | None = SECRET, form: Any = None, **parameters: Any) -> Answer:
-    """With the secret as header, unless ``key`` says otherwise."""
-    more: dict[str, Any] = {"REMOTE_ADDR": f"198.19.3.{next(_clients) % 250}"}
-    if key is not None:
-        more["HTTP_X_API_KEY"] = key
-    if form is not None:
-        body = urlencode(form).encode()
-        more |= {
-            "wsgi.input": io.BytesIO(body),
-            "CONTENT_LENGTH": str(len(body)),
-            "CONTENT_TYPE": "application/x-www-form-urlencoded",
-        }
     query = urlencode(parameters)
-    return kit.get(app, f"{PATH}?{query}" if query else PATH, method, **more)
-
-
-def body(answer: Answer) -> Any:
-    assert answer.status == 200, answer.body
-    assert "no-store" in (answer.header("Cache-Control") or "")
-    assert answer.header("Content-Type") == "application/json"
-    return json.loads(answer.body)
-
-
-def message(answer: Answer, status: int) -> str:
-    assert answer.status == status, answer.body
-    found = json.loads(answer.body)
-    assert found.keys() == {"message", "status"} and found["status"] == status
-    return str(found["message"])
+    return view_kit.call(app, f"{PATH}?{query}" if query else PATH, method, key, form)
 
 
 def state(answer: Answer) -> Any:
