@@ -54,6 +54,7 @@ def _cornice_directive(name: str) -> Callable[..., Any]:
 
 INCLUDES: tuple[str | Callable[[Any], None], ...] = (
     logs,
+    "c2c_otel.sentry",
     "pyramid_tm",
     cornice,
     "c2c_otel.renderers",

@@ -19,7 +19,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-__all__ = ["Address", "ConfigurationError", "PartError", "Row", "Settings", "environment", "flag", "rows"]
+__all__ = [
+    "Address",
+    "ConfigurationError",
+    "PartError",
+    "Row",
+    "Settings",
+    "decode_flag",
+    "environment",
+    "flag",
+    "rows",
+]
 
 
 class ConfigurationError(ValueError):
@@ -98,6 +108,9 @@ def _flag(value: str) -> bool:
     if word in _OFF:
         return False
     raise ValueError(value)
+
+
+decode_flag = _flag  # for texts that are part of another setting
 
 
 def _base_path(value: str) -> str:
@@ -316,8 +329,7 @@ class Settings:
         None,
         Path,
         Path("/app/production.ini"),
-        "The ini file of the runner.",
-        planned=True,
+        "The ini file that c2c-otel-run serves.",
     )
     versions_file: Path = _row(
         "C2C_VERSIONS_FILE",
@@ -604,8 +616,7 @@ class Settings:
         None,
         _text,
         "-b :8080 --worker-class gthread --threads 10 --workers 5 --max-requests 1000 --max-requests-jitter 50",
-        "Arguments of gunicorn in c2c-otel-run.",
-        planned=True,
+        "Arguments of gunicorn in c2c-otel-run, words as in a shell.",
     )
     profiler_path: str = _row(
         "C2C_PROFILER_PATH", "c2c.profiler_path", _text, "", "Path of the profiler page.", planned=True
@@ -613,7 +624,14 @@ class Settings:
     profiler_modules: str = _row(
         "C2C_PROFILER_MODULES", "c2c.profiler_modules", _text, "", "Packages in its pie chart.", planned=True
     )
-    coverage: bool = _row("COVERAGE", None, _flag, False, "Write coverage to /tmp/coverage/api.", planned=True)
+    coverage: bool = _row("COVERAGE", None, _flag, False, "c2c-otel-run measures which lines of the application run.")
+    coverage_dir: Path = _row(
+        "C2C_COVERAGE_DIR",
+        None,
+        Path,
+        Path("/tmp/coverage/api"),  # noqa: S108 - where it has always been; the service makes it, and only with COVERAGE
+        "Where each process then writes its file when it ends.",
+    )
     es_url: str | None = _row("ES_URL", None, _text, None, "Elasticsearch of c2c-otel-check-es.", planned=True)
     es_indexes: str | None = _row("ES_INDEXES", None, _text, None, "Its indexes.", planned=True)
     es_auth: str | None = _row("ES_AUTH", None, _text, None, "Its credentials.", secret=True, planned=True)
