@@ -34,7 +34,9 @@ COMMANDS = {
     "genversion": Command("c2c_otel.commands.genversion", "write versions.json"),
     "stats-db": Command("c2c_otel.commands.stats_db", "measure the tables of a database"),
     "check-es": Command("c2c_otel.commands.check_es", "measure how old the newest entry in Elasticsearch is"),
+    "models-graph": Command("c2c_otel.commands.models_graph", "print the classes of an SQLAlchemy model as a graph"),
     "coverage-report": Command("c2c_otel.commands.coverage_report", "what COVERAGE=1 has collected, as HTML and XML"),
+    "migrate": Command("c2c_otel.commands.migrate", "rewrite an application that was made for c2cwsgiutils"),
     "test-print": Command("c2c_otel.commands.test_print", "let a MapFish Print server print its examples"),
 }
 """In the order in which ``--help`` shows them."""

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from c2c_otel.commands import shell
 from c2c_otel.models_graph import ModelError, model_graph
 
 __all__ = ["main"]
@@ -19,28 +20,25 @@ __all__ = ["main"]
 _PROGRAM = "c2c-otel-models-graph"
 
 
+@shell.command(_PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> int:
     """The console script."""
     options = _parser().parse_args(arguments)
     try:
         text = model_graph(_imported(options.module), options.base)
     except (ImportError, ModelError) as error:
-        print(f"{_PROGRAM}: {error}", file=sys.stderr)
+        shell.complain(_PROGRAM, error)
         return 1
     print(text, end="")
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=_PROGRAM,
-        description="Print the classes of an SQLAlchemy model as a graph for Graphviz' dot, or for Doxygen's dotfile.",
-        epilog="examples:\n"
-        f"  {_PROGRAM} myapp.models | dot -Tsvg > models.svg\n"
-        f"  {_PROGRAM} myapp.models Animal > animals.dot\n"
-        "\n"
-        "exit codes: 0; 1: no such module or base, or a model that cannot be configured; 2: usage",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = shell.parser(
+        _PROGRAM,
+        "Print the classes of an SQLAlchemy model as a graph for Graphviz' dot, or for Doxygen's dotfile.",
+        f"{_PROGRAM} myapp.models | dot -Tsvg > models.svg\n{_PROGRAM} myapp.models Animal > animals.dot",
+        "0; 1: no such module or base, or a model that cannot be configured; 2: usage",
     )
     parser.add_argument("module", metavar="MODULE", help="where the classes are: myapp.models")
     parser.add_argument(
