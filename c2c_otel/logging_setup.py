@@ -10,6 +10,7 @@ import logging
 import logging.config
 import sys
 from collections.abc import Callable, Mapping
+from configparser import ConfigParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from c2c_otel_exporters import guard, log_lines
 if TYPE_CHECKING:
     from opentelemetry._logs import LoggerProvider
 
-__all__ = ["adopt_gunicorn", "attach_otel", "follow_gunicorn", "setup", "setup_from_ini"]
+__all__ = ["adopt_gunicorn", "attach_otel", "follow_gunicorn", "ini_parser", "setup", "setup_from_ini"]
 
 _FORMAT = "%(asctime)-15s %(levelname)5s %(name)s %(message)s"
 _GUNICORN = ("gunicorn.error", "gunicorn.access")
@@ -121,10 +122,17 @@ def _set_level(name: str, level: str | None) -> None:
 def setup_from_ini(path: str | Path, settings: Settings, defaults: Mapping[str, str] | None = None) -> None:
     """`logging.config.fileConfig`, where the file may say ``%(NAME)s`` for every variable of the environment.
 
-    The variables of the log settings are known even where they are not set, with their defaults; loggers that
-    exist stay enabled. ``defaults`` come before the environment. Raises OSError or `configparser.Error`, or what a
-    handler of the file raises.
+    Loggers that exist stay enabled. ``defaults`` come before the environment. Raises OSError or `configparser.Error`,
+    or what a handler of the file raises.
     """
+    logging.config.fileConfig(ini_parser(path, settings, defaults), disable_existing_loggers=False)
+    logging.captureWarnings(True)
+    _reattach_otel()
+
+
+def ini_parser(path: str | Path, settings: Settings, defaults: Mapping[str, str] | None = None) -> ConfigParser:
+    """What `setup_from_ini` reads the file with: the variables of the log settings are known even where they are not
+    set, with their defaults. Raises OSError or `configparser.Error`."""
     values = {
         "LOG_TYPE": ",".join(settings.log_type or ("console",)),
         "LOG_LEVEL": settings.log_level or settings.other_log_level or "INFO",
@@ -135,10 +143,7 @@ def setup_from_ini(path: str | Path, settings: Settings, defaults: Mapping[str, 
         "GUNICORN_LOG_LEVEL": settings.gunicorn_log_level or "WARN",
     }
     given = {name: value for name, value in environment().items() if value or name not in values}
-    parser = logging_parser(Path(path), values | given, defaults or {})
-    logging.config.fileConfig(parser, disable_existing_loggers=False)
-    logging.captureWarnings(True)
-    _reattach_otel()
+    return logging_parser(Path(path), values | given, defaults or {})
 
 
 def adopt_gunicorn(settings: Settings) -> bool:

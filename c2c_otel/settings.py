@@ -120,9 +120,24 @@ def _base_path(value: str) -> str:
     return path
 
 
+def _page_path(value: str) -> str:
+    """As `_base_path`, with the slash that c2cwsgiutils did not ask for."""
+    path = _base_path(f"/{value.strip().removeprefix('/')}")
+    if not path:
+        raise ValueError(value)
+    return path
+
+
 def _seconds(value: str) -> float:
     number = float(value)
     if not 0 < number < float("inf"):
+        raise ValueError(value)
+    return number
+
+
+def _interval(value: str) -> float:
+    number = float(value)
+    if not 0.0001 <= number <= 1:
         raise ValueError(value)
     return number
 
@@ -212,6 +227,13 @@ def _loggers(value: str) -> tuple[str, ...]:
     return _names(value.replace(":", ","))
 
 
+def _packages(value: str) -> tuple[str, ...]:
+    names = tuple(value.replace(",", " ").split())
+    if not all(part.isidentifier() for name in names for part in name.split(".")):
+        raise ValueError(value)
+    return names
+
+
 _PRIVATE = (
     "127.0.0.0/8",
     "10.0.0.0/8",
@@ -237,6 +259,9 @@ _EXPECTED: Mapping[Callable[[str], Any], str] = {
     _text: "text",
     _flag: "one of 1, true, yes, on, 0, false, no, off",
     _base_path: "a path that starts with one '/', or nothing",
+    _page_path: "a path such as /profiler",
+    _interval: "a number of seconds, 0.0001 to 1",
+    _packages: "names of packages with spaces between them",
     _seconds: "a number of seconds greater than 0",
     _duration: "a number of seconds, 0 or more",
     _port: "a port number, 0 to 65535",
@@ -619,10 +644,39 @@ class Settings:
         "Arguments of gunicorn in c2c-otel-run, words as in a shell.",
     )
     profiler_path: str = _row(
-        "C2C_PROFILER_PATH", "c2c.profiler_path", _text, "", "Path of the profiler page.", planned=True
+        "C2C_PROFILER_PATH",
+        "c2c.profiler_path",
+        _page_path,
+        "",
+        "Serve the profiler's page, which this path leads to.",
     )
-    profiler_modules: str = _row(
-        "C2C_PROFILER_MODULES", "c2c.profiler_modules", _text, "", "Packages in its pie chart.", planned=True
+    profiler_modules: tuple[str, ...] = _row(
+        "C2C_PROFILER_MODULES",
+        "c2c.profiler_modules",
+        _packages,
+        (),
+        "Packages or modules that have a part of their own in the profiler's pie chart.",
+    )
+    profiler_seconds: float = _row(
+        "C2C_PROFILER_SECONDS",
+        "c2c.profiler_seconds",
+        _seconds,
+        600.0,
+        "The profiler switches itself off after this many seconds.",
+    )
+    profiler_interval_seconds: float = _row(
+        "C2C_PROFILER_INTERVAL_SECONDS",
+        "c2c.profiler_interval_seconds",
+        _interval,
+        0.001,
+        "How often the profiler looks where a request is.",
+    )
+    profiler_max_sessions: int = _row(
+        "C2C_PROFILER_MAX_SESSIONS",
+        "c2c.profiler_max_sessions",
+        _count,
+        100,
+        "How many profiled requests each worker keeps; the oldest ones make room.",
     )
     coverage: bool = _row("COVERAGE", None, _flag, False, "c2c-otel-run measures which lines of the application run.")
     coverage_dir: Path = _row(

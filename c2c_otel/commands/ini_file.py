@@ -7,7 +7,7 @@ from typing import Any
 
 from c2c_otel.settings import ConfigurationError
 
-__all__ = ["application_settings"]
+__all__ = ["application_settings", "check_logging", "sections"]
 
 
 def application_settings(path: Path, section: str = "main", name: str = "--ini") -> dict[str, Any]:
@@ -26,8 +26,7 @@ def application_settings(path: Path, section: str = "main", name: str = "--ini")
         loader = Loader(plaster.PlasterURL("c2c", str(path)))
         found: dict[str, Any] = dict(loader.get_settings(f"app:{section}"))
     except Exception as error:  # of the parser
-        why = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise ConfigurationError(name, str(path), "an ini file", why) from None
+        raise ConfigurationError(name, str(path), "an ini file", _why(error)) from None
     if not found:
         if name == "--ini":
             raise ConfigurationError("--section", section, f"an [app:...] in {path}")
@@ -39,3 +38,35 @@ def application_settings(path: Path, section: str = "main", name: str = "--ini")
         base, _, other = rest.partition("#")
         return application_settings(path.parent / base, other or "main", name) | found
     return found
+
+
+def sections(path: Path, name: str) -> list[str]:
+    """The names of its sections. Raises `ConfigurationError` where it is no ini file."""
+    import plaster
+
+    from c2c_otel.loader import Loader
+
+    try:
+        return list(Loader(plaster.PlasterURL("c2c", str(path))).get_sections())
+    except Exception as error:  # of the parser
+        raise ConfigurationError(name, str(path), "an ini file", _why(error)) from None
+
+
+def check_logging(path: Path, name: str) -> None:
+    """Raises `ConfigurationError` where its logging refers to a variable that is not set, or to a section that is not
+    there. No handler is made."""
+    from c2c_otel.logging_setup import ini_parser
+    from c2c_otel.settings import Settings
+
+    try:
+        parser = ini_parser(path, Settings.load())
+        for kind in ("logger", "handler", "formatter"):
+            keys = [key.strip() for key in parser.get(f"{kind}s", "keys", fallback="").split(",") if key.strip()]
+            for key in keys:
+                parser.items(f"{kind}_{key}", raw=kind == "formatter")  # whose %(...)s are those of log records
+    except Exception as error:  # of the parser
+        raise ConfigurationError(name, str(path), "logging that can be read", _why(error)) from None
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".replace("\n", " ")
