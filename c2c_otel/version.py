@@ -18,7 +18,9 @@ CHANNEL = "c2c_version"
 
 STARTS = Metric("c2c_otel.version.starts", Kind.COUNTER, "", "Processes that started, by version of the application.")
 
-_counted = 0
+_running: str | None = None
+"""What `count_start` has found first; of several applications, that of one."""
+_counted_in = 0
 
 
 def get_version(path: Path | None = None) -> str | None:
@@ -41,16 +43,18 @@ def _read(path: Path) -> str | None:
 
 def count_start(path: Path) -> None:
     """Count ``version.{git_hash}`` once in each process that serves, from its start on."""
-    version = get_version(path)
-    if version is not None:
-        broadcast.on_join(lambda: _count(version))
+    global _running
+    if _running is None:
+        _running = get_version(path)
+        if _running is not None:
+            broadcast.on_join(_count)
 
 
-def _count(version: str) -> None:
-    global _counted
-    if _counted != os.getpid():
-        _counted = os.getpid()
-        telemetry.get().sink.counter(_start, version).add()
+def _count() -> None:
+    global _counted_in
+    if _running is not None and _counted_in != os.getpid():
+        _counted_in = os.getpid()
+        telemetry.get().sink.counter(_start, _running).add()
 
 
 def _start(version: str) -> names.Series:

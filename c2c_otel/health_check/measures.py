@@ -32,7 +32,7 @@ def result(name: str, ok: bool) -> None:
     telemetry.get().sink.counter(_run, name, "success" if ok else "failure").add()
     parts = telemetry.get().parts
     if parts is not None:
-        parts.store.gauge(SUCCESS, (("name", name),)).set(float(ok))
+        parts.store.gauge(SUCCESS, (("check", name),)).set(float(ok))
 
 
 def database_timed(con: str, seconds: float, span: Span | None) -> None:
@@ -55,7 +55,8 @@ def alembic_version(name: str, version: str) -> None:
 
 def _run(name: str, outcome: str) -> names.Series:
     tags = (("name", name), ("outcome", outcome))
-    return names.Series(("health_check", name, outcome), ("health_check",), tags, (), (), RUNS, tags)
+    labels = (("check", name), ("outcome", outcome))
+    return names.Series(("health_check", name, outcome), ("health_check",), tags, (), (), RUNS, labels)
 
 
 def _timed(stem: tuple[str, ...], tags: names.Tags) -> names.Series:
@@ -74,7 +75,8 @@ def _alembic(ini: str, con: str) -> names.Series:
 
 def _alembic_version(name: str, version: str) -> names.Series:
     tags = (("name", name), ("version", version))
-    return names.Series(("alembic_version", name, version), ("alembic_version",), tags, (), (), ALEMBIC, tags)
+    labels = (("section", name), ("version", version))
+    return names.Series(("alembic_version", name, version), ("alembic_version",), tags, (), (), ALEMBIC, labels)
 
 
 # -- ages -------------------------------------------------------------------------------------------------------------
@@ -90,7 +92,7 @@ class _Ages(metrics.Provider):
 
     def get_data(self) -> Iterable[tuple[Mapping[str, Any], float]]:
         now = time.time()
-        return [({"name": name}, max(0.0, now - at)) for runner in list(_runners) for name, at in runner.last_runs()]
+        return [({"check": name}, max(0.0, now - at)) for runner in list(_runners) for name, at in runner.last_runs()]
 
 
 _runners: weakref.WeakSet[Runner] = weakref.WeakSet()

@@ -98,8 +98,8 @@ class _Threads:
         self._changed = threading.Condition()
         self._running: set[_Run] = set()
 
-    def start(self, run: _Run, work: Callable[[], None], end: float) -> bool:
-        """Whether it could be started before ``end``."""
+    def start(self, run: _Run, work: Callable[[], None], end: float) -> str:
+        """Why it could not be started before ``end``; empty where it was."""
         with self._changed:
             while True:
                 now = monotonic()
@@ -107,7 +107,7 @@ class _Threads:
                 if len(busy) < MAX_AT_ONCE:
                     break
                 if now >= end:
-                    return False
+                    return "too many other checks are running"
                 self._changed.wait(min(*busy, end) - now)
             run.begin()
             self._running.add(run)
@@ -115,8 +115,8 @@ class _Threads:
             threading.Thread(target=work, name=f"c2c_health_check {run.check.name}", daemon=True).start()
         except RuntimeError:  # the interpreter is ending, or the system has no thread left
             self.ended(run)
-            return False
-        return True
+            return "there is no thread to be had"
+        return ""
 
     def ended(self, run: _Run) -> None:
         with self._changed:
@@ -193,12 +193,12 @@ class Runner:
     def _start(self, run: _Run, request: Any, end: float) -> None:
         context = copy_context()
         try:
-            started = _threads.start(run, lambda: context.run(self._work, run, request), end)
+            trouble = _threads.start(run, lambda: context.run(self._work, run, request), end)
         except BaseException as error:
             self._finish(run, _failed(error, 0.0))
             raise
-        if not started:
-            self._finish(run, _failure("not run: too many other checks are running", 0.0))
+        if trouble:
+            self._finish(run, _failure(f"not run: {trouble}", 0.0))
 
     def _wait(self, run: _Run, end: float) -> Result:
         while run.result is None:

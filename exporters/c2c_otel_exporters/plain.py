@@ -73,7 +73,7 @@ def text_of(value: object) -> str:
         if isinstance(value, (bytes, bytearray)):
             return cut(value[: MAX_TEXT + 1].decode("utf-8", "backslashreplace"))
         if type(value) is int:
-            return cut(hex(value))  # str() of a long one is refused
+            return str(value) if _MIN_INT <= value <= _MAX_INT else cut(hex(value))  # str() of a long one is refused
         return cut(valid(str.__str__(str(value))))
     except Exception:
         try:
