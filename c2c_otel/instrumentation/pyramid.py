@@ -27,6 +27,7 @@ from c2c_otel.instrumentation import exchange as exchanges
 from c2c_otel.instrumentation import pyramid_render, wsgi_attributes, wsgi_body
 from c2c_otel.instrumentation.exchange import ENVIRON_ID, TRACER, Exchange, error_type, route_of
 from c2c_otel.instrumentation.request_classes import RequestClasses
+from c2c_otel.profiler import switch as profiler_switch
 from c2c_otel.settings import ConfigurationError
 from c2c_otel_exporters import guard
 
@@ -192,6 +193,9 @@ class TracedRouter(_SpannedRouter):
         ours = self._c2c_admin
         if ours is not None and environ.get("PATH_INFO") in ours.paths:
             return ours.answer(environ, start_response, super().__call__, self.request_context)
+        recorder = profiler_switch.active
+        if recorder is not None:
+            return recorder.answer(super().__call__, environ, start_response)
         answer: Iterable[bytes] = super().__call__(environ, start_response)
         return answer
 
