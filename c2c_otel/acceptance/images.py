@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from c2c_otel.acceptance._extra import missing
+from c2c_otel_exporters import masking
 
 try:
     from PIL import Image, ImageChops, UnidentifiedImageError
@@ -161,7 +162,8 @@ def check_screenshot(
         try:
             page = browser.new_page(viewport={"width": width, "height": height}, extra_http_headers=dict(headers or {}))
             answer = page.goto(url)
-            assert answer is None or answer.ok, f"{url}: {answer.status} {answer.status_text}"
+            if answer is not None and not answer.ok:
+                raise AssertionError(masking.mask(f"{url}: {answer.status} {answer.status_text}"))
             if wait_for is not None:
                 page.wait_for_selector(wait_for)
             page.wait_for_timeout(sleep)

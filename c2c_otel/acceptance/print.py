@@ -58,12 +58,12 @@ class PrintConnection(Connection):
         report = self.get_raw(f"report/{reference}")
         kind = report.headers.get("Content-Type", "")
         start = report.content[:5]
-        assert kind.partition(";")[0] == "application/pdf" and start == b"%PDF-", (
-            f"{app}: report {reference} is no PDF but {kind!r}, {start!r}..."
-        )
+        if kind.partition(";")[0] != "application/pdf" or start != b"%PDF-":
+            raise AssertionError(f"{app}: report {reference} is no PDF but {kind!r}, {start!r}...")
         return report
 
-    def _done(self, reference: str) -> dict[str, Any] | None:
+    def _done(self, reference: str) -> dict[str, Any]:
         status: dict[str, Any] = self.get_json(f"status/{reference}.json")
-        assert status.get("done"), f"report {reference} is {status.get('status')}"
+        if not status.get("done"):
+            raise AssertionError(f"report {reference} is {status.get('status')}")
         return status

@@ -53,7 +53,8 @@ def wait_url(url: str, timeout: float = DEFAULT_TIMEOUT) -> None:
     def answers() -> bool:
         _log.info("Waiting for %s", shown)
         with requests.get(url, timeout=each, proxies=proxies) as response:
-            assert response.status_code == 200, f"{shown} answers {response.status_code}"
+            if response.status_code != 200:
+                raise AssertionError(f"{shown} answers {response.status_code}")
         return True
 
     retry_timeout(answers, timeout=timeout)
