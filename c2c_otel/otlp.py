@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from c2c_otel import __version__
 from c2c_otel.settings import ConfigurationError, Settings
+from c2c_otel_exporters import exported
 
 if TYPE_CHECKING:
     from opentelemetry.sdk._logs import LoggerProvider
-    from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.metrics.export import MetricExporter, MetricReader
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import SpanProcessor
 
@@ -34,6 +35,7 @@ __all__ = [
     "check",
     "exporter_names",
     "logger_provider",
+    "metric_exporters",
     "metric_readers",
     "resource",
     "shutdown",
@@ -189,9 +191,9 @@ def _make(settings: Settings, signal: _Signal) -> Iterator[Any]:
             variable, endpoint = _endpoint(settings, signal)
             if endpoint and variable == "OTEL_EXPORTER_OTLP_ENDPOINT":
                 endpoint = f"{endpoint.removesuffix('/')}/v1/{signal.name}"
-            yield made(endpoint=endpoint)
+            yield exported.watch(made(endpoint=endpoint), signal.name, name, endpoint)
         else:
-            yield made()
+            yield exported.watch(made(), signal.name, name)
 
 
 # -- traces, metrics, logs ------------------------------------------------------------------------------------
@@ -209,6 +211,14 @@ def span_processors(settings: Settings) -> list[SpanProcessor]:
             self._batch_processor.shutdown(timeout_millis=int(_SHUTDOWN_SECONDS * 1000))
 
     return [BoundedBatchSpanProcessor(exporter) for exporter in exporters]
+
+
+def metric_exporters(settings: Settings) -> list[MetricExporter]:
+    """The metrics exporters themselves, for who exports once and ends. Readers are not among them: nobody would ask
+    a process that is gone."""
+    from opentelemetry.sdk.metrics.export import MetricReader
+
+    return [exporter for exporter in _make(settings, _METRICS) if not isinstance(exporter, MetricReader)]
 
 
 def metric_readers(
