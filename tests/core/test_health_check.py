@@ -552,7 +552,7 @@ def test_what_may_be_checked(tmp_path: Path) -> None:
     assert not scoped.registry.has()
     assert set(app.get()["successes"]) == {"db_engine_sqlite", *(f"db_engine_sqlite_{n}" for n in (2, 3, 4))}
     for nothing in (None, orm.sessionmaker(), orm.scoped_session(orm.sessionmaker()), object()):
-        with pytest.raises(ConfigurationError, match="session is '.*'; expected an engine, or a session"):
+        with pytest.raises(ConfigurationError, match=r"session is '.*'; expected an engine, or a session"):
             app.health.add_db_session_check(nothing)
 
 
@@ -582,7 +582,7 @@ def test_what_a_query_has_written_is_taken_back(servers: tuple[Application, Any]
     assert session.c2c_rw_bind.pool.checkedout() == 0
 
 
-# -- other services -----------------------------------------------------------------------------------------------------
+# -- other services ---------------------------------------------------------------------------------------------------
 
 
 def test_names_of_url_checks() -> None:
@@ -636,7 +636,7 @@ def test_sentinels_have_commas_in_their_name() -> None:
     assert body["failures"][name]["message"] == "no sentinel that answers knows the master shop"
 
 
-# -- versions -----------------------------------------------------------------------------------------------------------
+# -- versions ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -693,7 +693,7 @@ def test_starts_are_counted_by_version(versions: Path, captured: Captured, monke
     assert captured.value("c2c_otel_version_starts_total", version="abc123") == 1
 
 
-# -- what is measured -----------------------------------------------------------------------------------------------------
+# -- what is measured -------------------------------------------------------------------------------------------------
 
 
 def test_spans_and_counters(tmp_path: Path, captured: Captured) -> None:
