@@ -48,7 +48,7 @@ def wait_url(url: str, timeout: float = DEFAULT_TIMEOUT) -> None:
     host = is_loopback(url)
     proxies = {"no_proxy": host} if host else {}
     # one that takes the connection and never answers must not have the whole time: its port may soon be another's
-    each = (min(timeout, 5.0), max(timeout / 4, 1.0))
+    each = (max(min(timeout, 5.0), 1.0), max(timeout / 4, 1.0))
 
     def answers() -> bool:
         _log.info("Waiting for %s", shown)
@@ -77,7 +77,7 @@ def retry_timeout(what: Callable[[], _T | None], timeout: float = DEFAULT_TIMEOU
         except NameError:
             raise
         except Exception as error:
-            cause, problem = error, str(error) or type(error).__name__
+            cause, problem = error, masking.mask(str(error)) or type(error).__name__
         _log.info("Not yet: %s", problem)
         left = deadline - time.monotonic()
         if left <= 0:
