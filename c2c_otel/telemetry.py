@@ -19,7 +19,8 @@ from opentelemetry import metrics as metrics_api
 from opentelemetry import trace
 from opentelemetry.sdk.trace import SpanProcessor
 
-from c2c_otel import __version__, broadcast, request_id, runtime_dir
+from c2c_otel import __version__, broadcast, doctor, request_id, runtime_dir
+from c2c_otel.doctor import presence
 from c2c_otel.settings import ConfigurationError, Settings
 from c2c_otel.unstarted import StartingLogs, StartingProcessor, UnstartedSink
 from c2c_otel_exporters import guard
@@ -38,6 +39,13 @@ __all__ = ["Telemetry", "get"]
 
 _FIRST_READING_SECONDS = 1.0
 """How long a forked child waits to learn what the application's observable counters had counted before."""
+
+
+def _report() -> dict[str, Any]:
+    """To the doctor, who asks seldom."""
+    from c2c_otel.doctor import state
+
+    return state.report()
 
 
 class _Relay(request_id.RequestIdSpanProcessor):
@@ -199,9 +207,16 @@ class Telemetry:
                 broadcast.get().join()
             else:
                 run_id = self._run_id or runtime_dir.run_id(self.settings)
+                broadcast.subscribe(doctor.CHANNEL, _report)
                 joining.join(self.settings, parts.run if parts is not None else None, run_id)
         except Exception:
             guard.failed("broadcast.join")
+        if parts is not None and parts.run is not None:
+            presence.announce(parts.run.path, worker=self._is_worker())
+
+    def _is_worker(self) -> bool:
+        role = runtime_dir.gunicorn_role()
+        return self._worker_pid == os.getpid() or (role is not None and role[0] == "worker")
 
     @property
     def started(self) -> bool:
@@ -286,6 +301,7 @@ class Telemetry:
 
     def shutdown(self) -> None:
         """Send and publish what is there, then let go of everything, within a few seconds at most."""
+        presence.withdraw()
         if broadcast.get().joined:
             from c2c_otel.broadcast import joining
 

@@ -14,6 +14,7 @@ its place, and leaves out the source in which it hangs until that returns.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
@@ -88,6 +89,7 @@ class Publisher:
         self._rounds = Rounds(self._round)
         self._stopping = threading.Event()
         self._ticker: threading.Thread | None = None
+        self._published = 0.0
 
     @property
     def sdk_metrics(self) -> set[Metric]:
@@ -124,6 +126,17 @@ class Publisher:
             )
         return complete
 
+    def state(self) -> dict[str, object]:
+        """How it is doing: the ``age`` of the last complete round in seconds (None: there was none), whether its
+        ``thread`` runs, and the sources that are being read: ``busy``."""
+        with self._lock:
+            busy = sorted(self._busy)
+        return {
+            "age": time.monotonic() - self._published if self._published else None,
+            "thread": None if self._ticker is None else self._ticker.is_alive(),
+            "busy": busy,
+        }
+
     def _tick(self) -> None:
         while not self._stopping.wait(self._interval):
             self.publish()
@@ -135,6 +148,7 @@ class Publisher:
             if not go_on():
                 return
             self._read(name, read)
+        self._published = time.monotonic()
 
     def _sources(self) -> Iterator[tuple[str, Callable[[], None]]]:
         yield "opentelemetry", self.reader.read

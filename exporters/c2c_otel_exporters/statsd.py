@@ -114,6 +114,7 @@ class Sender:
         self._wakeup = threading.Event()  # there is something to do
         self._hurry = threading.Event()  # and it cannot wait
         self._flushes: deque[threading.Event] = deque()
+        self._sent = 0
 
     def send(self, line: str) -> None:
         """Queue a line (or several that belong together, with newlines between). Never blocks, never raises."""
@@ -181,6 +182,18 @@ class Sender:
             self._forget(f"{self._target} did not take them before the end")
         self._waiting = True
 
+    def state(self) -> dict[str, object]:
+        """How it is doing: lines ``sent`` and ``queued``, whether the server is ``failing``, whether its ``thread``
+        runs (None where no line has needed one)."""
+        thread = self._thread
+        return {
+            "address": "{}:{}".format(*self._address),
+            "sent": self._sent,
+            "queued": len(self._queue),
+            "failing": self._target.suspect,
+            "thread": None if thread is None else thread.is_alive(),
+        }
+
     def abandon(self) -> None:
         """In a forked child: forget thread, lines and socket, which are the parent's, and be as new."""
         self._target.close()
@@ -220,6 +233,7 @@ class Sender:
             if not self._target.send(packet):
                 return False
             self._pending = b""
+            self._sent += 1 + packet.count(b"\n")
             if sent % 16 == 0:
                 time.sleep(0.001)  # a burst would overrun the buffer of the receiver
         for done in flushes:
@@ -237,7 +251,7 @@ class _Target:
         self._addresses: list[tuple[int, tuple[object, ...]]] = []
         self._resolve_at = 0.0
         self._socket: socket.socket | None = None
-        self._suspect = False  # it has failed, and not yet been seen to work
+        self.suspect = False  # it has failed, and not yet been seen to work
 
     def __str__(self) -> str:
         return f"statsd at {f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
@@ -273,14 +287,14 @@ class _Target:
             select.select([], [connection], [], 1.0)
             connection.send(packet)
         # UDP tells by an error of the socket that nobody listens: on the same host at once, else a little later.
-        if self._suspect:
+        if self.suspect:
             time.sleep(0.02)
         if code := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             raise OSError(code, os.strerror(code))
-        self._suspect = False
+        self.suspect = False
 
     def _warn(self, error: Exception) -> None:
-        self._suspect = True
+        self.suspect = True
         key = f"statsd.{self._host}.{self._port}"
         guard.count(key)
         guard.warn_once(key, "%s cannot be reached: %s. It will be tried again.", self, error)
