@@ -148,6 +148,17 @@ def test_what_there_is_not(service: Service, path: str) -> None:
         assert service.get(path, headers).status == 404
 
 
+@pytest.mark.parametrize("view", VIEWS, ids=by_path)
+def test_a_form_without_end_is_not_read(service: Service, view: View) -> None:
+    """Anybody may send one, to views that take none, too. Only its length is sent here: it would be waited for."""
+    for header, status in (("Content-Length: 100001", 413), ("Transfer-Encoding: chunked", 411)):
+        with socket.create_connection(("127.0.0.1", service.gunicorn.port), timeout=30) as connection:
+            head = f"POST {view.path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{header}\r\n"
+            form = "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
+            connection.sendall((head + form).encode())
+            assert connection.recv(12) == f"HTTP/1.1 {status}".encode()
+
+
 BAD = [
     ("logging/level", "name=x&level=BOGUS", "level is 'BOGUS'; expected DEBUG, INFO"),
     ("logging/level", "name=x&level=-1", "level is '-1'; expected"),

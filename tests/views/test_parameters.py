@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from pyramid.httpexceptions import HTTPBadRequest
+from pyramid.httpexceptions import HTTPBadRequest, HTTPLengthRequired, HTTPRequestEntityTooLarge
 from pyramid.request import Request
 
 from c2c_otel_views import parameters
@@ -67,3 +67,33 @@ def test_any_text_is_a_value_or_a_400(text: str, reader: str) -> None:
         READERS[reader](asked(("x", text.encode("utf-8", "surrogatepass").decode("utf-8", "replace"))), "x", None)
     except HTTPBadRequest as refused:
         assert len(str(refused.detail)) < 250
+
+
+class _Unread:
+    """A body that may not be read."""
+
+    def read(self, *_: Any) -> bytes:
+        raise AssertionError("it was read")
+
+    readline = read
+
+
+def _posted(length: int | None, **environ: str) -> Any:
+    request = Request.blank("/", method="POST", content_type="application/x-www-form-urlencoded")
+    request.environ.update({"wsgi.input": _Unread(), "wsgi.input_terminated": True}, **environ)
+    request.content_length = length
+    return request
+
+
+def test_a_form_without_bounds_is_not_read() -> None:
+    with pytest.raises(HTTPRequestEntityTooLarge, match="The form has 100001 bytes; expected 100000 at most"):
+        parameters.check(_posted(parameters.MAX_FORM_BYTES + 1))
+    with pytest.raises(HTTPLengthRequired):
+        parameters.check(_posted(None, HTTP_TRANSFER_ENCODING="chunked"))
+
+
+def test_a_form_of_the_longest_length_is_read() -> None:
+    body = b"x=" + b"y" * (parameters.MAX_FORM_BYTES - 2)
+    request = Request.blank("/", method="POST", POST=body, content_type="application/x-www-form-urlencoded")
+    parameters.check(request)
+    assert len(parameters.text(request, "x")) == len(body) - 2

@@ -6,12 +6,15 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from pyramid.httpexceptions import HTTPBadRequest
+from pyramid.httpexceptions import HTTPBadRequest, HTTPLengthRequired, HTTPRequestEntityTooLarge
 
-__all__ = ["check", "flag", "integer", "number", "only", "refuse", "text"]
+__all__ = ["MAX_FORM_BYTES", "check", "flag", "integer", "number", "only", "refuse", "text"]
 
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 _MISSING: Any = object()
+
+MAX_FORM_BYTES = 100_000
+"""Anybody may send one, and decoded it takes forty times as much memory."""
 
 
 def refuse(name: str, value: object, expected: str) -> HTTPBadRequest:
@@ -35,8 +38,19 @@ def text(request: Any, name: str, default: Any = _MISSING, expected: str = "text
 
 
 def check(request: Any) -> None:
-    """Raises `HTTPBadRequest` where the query or the form cannot be read at all."""
+    """Before anything is read. Raises `HTTPBadRequest` where the query or the form cannot be read at all,
+    `HTTPRequestEntityTooLarge` and `HTTPLengthRequired` for a form that is, or may be, longer than any of ours."""
+    if request.method not in ("GET", "HEAD"):
+        _check_length(request)
     _all(request, "")
+
+
+def _check_length(request: Any) -> None:
+    length = request.content_length
+    if length is None and request.environ.get("HTTP_TRANSFER_ENCODING"):
+        raise HTTPLengthRequired("A form is sent with its Content-Length here.")
+    if (length or 0) > MAX_FORM_BYTES:
+        raise HTTPRequestEntityTooLarge(f"The form has {length} bytes; expected {MAX_FORM_BYTES} at most.")
 
 
 def _all(request: Any, name: str) -> list[Any]:
