@@ -29,6 +29,7 @@ c2c-otel demo is up: 4 gunicorn workers, one service. Try:
   {url}/                     the demo's pages
   {url}/metrics              Prometheus, the same whichever worker answers
   {url}/c2c                  the open views
+  {url}/c2c/health_check     whether the service can do its work
   {url}/c2c?secret={secret}  all views; the secret is a new one with each start
   {url}/c2c/stats.json       timers of all workers
   curl -si {url}/api/hello   X-Request-ID and Server-Timing in the answer

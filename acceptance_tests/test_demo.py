@@ -98,6 +98,19 @@ def test_the_printed_secret_opens_what_is_closed_without_it(demo: Demo) -> None:
     assert demo.process.output().count(demo.secret) == 1
 
 
+def test_the_health_checks_of_all_levels_succeed(demo: Demo) -> None:
+    body = json.loads(demo.get("/c2c/health_check?max_level=3"))
+    assert (body["status"], body["failures"]) == (200, {})
+    levels = {name: check["level"] for name, check in body["successes"].items()}
+    (alembic,) = [name for name in levels if name.startswith("alembic_")]
+    assert alembic.endswith("_acceptance_tests_app_alembic.ini_alembic")
+    assert levels == {"db_engine_sqlalchemy": 1, "disk": 2, alembic: 3}
+    assert body["successes"][alembic]["result"] == "0b1e5a7c9d24"
+    assert body["successes"]["disk"]["result"]["free_mib"] > 0
+    for probe in ("live", "ready", "startup"):
+        assert json.loads(demo.get(f"/c2c/health_check/{probe}"))["status"] == 200
+
+
 def test_statsd_lines_are_shown_as_they_arrive(demo: Demo) -> None:
     demo.get("/api/hello/1")
     shown = r"^  statsd  demo\.route\.GET\.hello_one\.200:\d+\|ms$"

@@ -67,6 +67,7 @@ _LINKS = {
     "/api/order": "timers, a counter and a gauge of the application's own",
     "/api/error": "an exception, on purpose: the server answers 500",
     "/metrics": "what Prometheus sees, all workers together",
+    "/c2c/health_check?max_level=3": "the database, the disk, the migrations: 200 where all is well",
     "/c2c": "the index of the views, with a login: the secret is where the demo was started",
 }
 
