@@ -21,18 +21,6 @@ _USER = Html('<input hidden autocomplete="username" value="c2c-otel">')
 """For password managers, which keep no password without a user; it is not sent."""
 
 
-class _SeeOther(Response):  # type: ignore[misc]  # Pyramid is not typed
-    """To a path of this host, by whatever host and scheme the browser knows it: WebOb would make it absolute from what
-    the last proxy says, and the page's policy stops a form that leads elsewhere."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(status=303, headerlist=[("Location", path), ("Content-Length", "0")])
-
-    def __call__(self, environ: Any, start_response: Any) -> Any:
-        start_response(self.status, list(self.headerlist))
-        return []
-
-
 def index(request: Any) -> Response:
     """GET shows the page. POST with the ``secret`` logs in, with an empty one logs out; then the browser asks for the
     page, so that it can be loaded again. A wrong secret is a 403 or 429, with the form."""
@@ -41,7 +29,7 @@ def index(request: Any) -> Response:
     if given and not known:
         return _refused(request)
     if request.method == "POST" and given is not None:
-        return _SeeOther(request.route_path("c2c_index"))
+        return pages.SeeOther(request.route_path("c2c_index"))
     return _page(request, known)
 
 

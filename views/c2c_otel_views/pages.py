@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 from pyramid.response import Response
 
 from c2c_otel.index import Html, escape
 
-__all__ = ["page"]
+__all__ = ["SeeOther", "page"]
 
 _STYLE = """
 :root { color-scheme: light dark; --back: #f4f5f7; --card: #fff; --text: #1c2128; --soft: #57606a; --line: #d0d7de;
@@ -58,13 +60,7 @@ button { background: var(--accent); border-color: var(--accent); color: var(--on
 @media (max-width: 34rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; } }
 """
 
-_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-
 _HEADERS = {
-    "Content-Security-Policy": (
-        f"default-src 'none'; style-src 'sha256-{_HASH}'; img-src data:; form-action 'self'; base-uri 'none'; "
-        "frame-ancestors 'none'"
-    ),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -95,10 +91,33 @@ _PAGE = """\
 """
 
 
-def page(title: str, beside: Html, parts: Iterable[Html], status: int = 200) -> Response:
-    """The answer with this page. ``beside``: what stands in its head, beside the title."""
+class SeeOther(Response):  # type: ignore[misc]  # Pyramid is not typed
+    """To a path of this host, by whatever host and scheme the browser knows it: WebOb would make it absolute from what
+    the last proxy says, and the page's policy stops a form that leads elsewhere."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(status=303, headerlist=[("Location", path), ("Content-Length", "0")])
+
+    def __call__(self, environ: Any, start_response: Any) -> Any:
+        start_response(self.status, list(self.headerlist))
+        return []
+
+
+def page(title: str, beside: Html, parts: Iterable[Html], status: int = 200, style: str = "") -> Response:
+    """The answer with this page. ``beside``: what stands in its head, beside the title. ``style``: a page's own CSS."""
     main = "\n".join(part for part in parts if part)
-    text = _PAGE.format(title=escape(title), style=_STYLE, beside=beside, main=main)
+    style = _STYLE + style
+    text = _PAGE.format(title=escape(title), style=style, beside=beside, main=main)
     response = Response(text, status, content_type="text/html", charset="UTF-8")
     response.headers.update(_HEADERS)
+    response.headers["Content-Security-Policy"] = _policy(style)
     return response
+
+
+@functools.lru_cache(maxsize=16)
+def _policy(style: str) -> str:
+    found = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; style-src 'sha256-{found}'; img-src data:; form-action 'self'; base-uri 'none'; "
+        "frame-ancestors 'none'"
+    )
