@@ -22,6 +22,7 @@ from tests.servers.fixtures import (
     redis_server,
     rsyslog,
     sentinel,
+    sentry_server,
     statsd,
     udp_sink,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "redis_server",
     "rsyslog",
     "sentinel",
+    "sentry_server",
     "statsd",
     "udp_sink",
 ]

@@ -41,6 +41,15 @@ _hooked = False
 class Transport(HttpTransport):
     """What is not sent is counted, and said once."""
 
+    _ends = False
+
+    def capture_envelope(self, envelope: Any) -> None:
+        """Hand it to the sending thread; the first one sees to it that what waits is sent at the end."""
+        if not self._ends:
+            self._ends = True
+            _end_with_multiprocessing()
+        super().capture_envelope(envelope)
+
     def on_dropped_event(self, _reason: str) -> None:
         """Called with each one; on the sending thread, or with a queue that is full."""
         guard.dropped(f"sentry.{_reason}", 1, "Sentry cannot be reached, or takes no more for now")
@@ -131,9 +140,13 @@ def start() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # of options that somebody has chosen
         sentry_sdk.init(**_arguments)
     _arguments.setdefault("release", sentry_sdk.get_client().options.get("release"))  # found by running git
+
+
+def _end_with_multiprocessing() -> None:
+    """A process of `multiprocessing` ends without atexit, and forgets at its beginning what its parent registered."""
     util = sys.modules.get("multiprocessing.util")
     if util is not None and sys.modules["multiprocessing.process"].parent_process() is not None:
-        util.Finalize(None, close, exitpriority=1)  # such a process ends without atexit
+        util.Finalize(None, close, exitpriority=1)
 
 
 def _hook() -> None:

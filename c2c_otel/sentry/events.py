@@ -96,8 +96,9 @@ def _fields(hint: Mapping[str, Any]) -> dict[str, Any]:
 
 def _add_trace(event: Event, fields: Mapping[str, Any]) -> None:
     """OpenTelemetry's ids in the place of sentry-sdk's own, which nobody else knows."""
+    contexts = event["contexts"] = _as_dict(event.get("contexts"))
+    contexts.pop("trace", None)
     if fields.get("trace_id"):
-        contexts = event["contexts"] = _as_dict(event.get("contexts"))
         contexts["trace"] = {"trace_id": fields["trace_id"], "span_id": fields["span_id"]}
 
 

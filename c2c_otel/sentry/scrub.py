@@ -46,14 +46,14 @@ _PAIR = re.compile(
     rf"((?:{_WORDS})[\w.\-]{{0,40}}(?:\\*['\"]?\s*(?:=>|:=|=|:|%3[dDaA])\s*|\\*['\"]\s*,\s*))"
     r"(?:"
     r"[bBrRuUfF]{0,2}(\\*['\"])(?:\\.|(?!\2).)*(?:\2|\Z)"  # a text in quotes
-    r"|[\w.]*[\[({][^\])}]*[\])}]?"  # a list, a call
+    r"|[\w.]{0,80}[\[({][^\])}]*[\])}]?"  # a list, a call
     r"|[^\s&;,)\]}'\"]+"
     r")",
     re.IGNORECASE | re.DOTALL,
 )
 _OPTION = re.compile(rf"(?<!\S)(-{{1,2}}[\w\-]{{0,40}}(?:{_WORDS})[\w\-]{{0,40}}\s+)[^\s'\"]+", re.IGNORECASE)
 _SHORT_PARAMETER = re.compile(r"([?&;](?:key|sig|code)=)[^&#;\s'\"]+", re.IGNORECASE)
-_URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.\-]*://[^\s:/@'\"]*:)[^\s/'\"]*@", re.IGNORECASE)
+_URL_PASSWORD = re.compile(r"(://[^\s:/@'\"]{0,200}:)(?!\d{1,5}/)[^\s'\"@]{0,1000}@")
 _SQL_PARAMETERS = re.compile(r"\[parameters: .*?(?=\(Background on this error|\Z)", re.DOTALL)
 _SQL_DETAIL = re.compile(
     r"(DETAIL:\s+|Failing row contains |LINE \d+: |Command # \d+ )(?:(?!\\n)[^\n])*"  # values of rows, and of commands

@@ -11,7 +11,7 @@
 | `dot` | draws graphs | Debian graphviz |
 | `Chromium` | for pictures of pages | Debian chromium, driven by playwright |
 | `Gunicorn` | as users run it, with or without the launcher | wheel gunicorn |
-| `OtlpReceiver`, `UdpSink` | ours, in the test's own process | opentelemetry-proto; nothing |
+| `OtlpReceiver`, `Sentry`, `UdpSink` | ours, in the test's own process | opentelemetry-proto; nothing |
 
 ``C2C_TEST_<PROGRAM>`` (``C2C_TEST_POSTGRES``, ``C2C_TEST_REDIS_SERVER``, ``C2C_TEST_RSYSLOGD``,
 ``C2C_TEST_PROMETHEUS``, ``C2C_TEST_PROMTOOL``, ``C2C_TEST_PROMETHEUS_PUSHGATEWAY``, ``C2C_TEST_CHROMIUM``,
@@ -29,6 +29,7 @@ from tests.servers.prometheus import Prometheus, promtool
 from tests.servers.pushgateway import Pushgateway
 from tests.servers.redis_server import Redis, Sentinel
 from tests.servers.rsyslog import Rsyslog
+from tests.servers.sentry import Sentry
 from tests.servers.statsd import Statsd, Totals
 from tests.servers.udp import UdpSink
 
@@ -46,6 +47,7 @@ __all__ = [
     "Redis",
     "Rsyslog",
     "Sentinel",
+    "Sentry",
     "Server",
     "Statsd",
     "Totals",

@@ -26,6 +26,7 @@ __all__ = [
     "redis_server",
     "rsyslog",
     "sentinel",
+    "sentry_server",
     "statsd",
     "udp_sink",
 ]
@@ -142,3 +143,10 @@ def udp_sink() -> Iterator[servers.UdpSink]:
     """A UDP socket of this test's own."""
     with servers.UdpSink() as sink:
         yield sink
+
+
+@pytest.fixture
+def sentry_server() -> Iterator[servers.Sentry]:
+    """A Sentry of this test's own."""
+    with servers.Sentry() as server:
+        yield server
