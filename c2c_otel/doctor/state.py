@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from c2c_otel import __version__, bounded, broadcast, redis_clients, telemetry
 from c2c_otel.settings import Settings
 from c2c_otel_exporters import exported, guard
 from c2c_otel_exporters.null_sink import NULL_SINK
 
-__all__ = ["configured", "report"]
+if TYPE_CHECKING:
+    from c2c_otel.parts import Parts
+
+__all__ = ["configured", "ping", "report"]
 
 _REDIS_SECONDS = 1.5
 
@@ -32,6 +35,7 @@ def report() -> dict[str, Any]:
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "publisher": parts.publisher.state() if parts is not None else None,
         "statsd": parts.sender.state() if parts is not None and hasattr(parts.sender, "state") else None,
+        "ended": sorted(_ended(parts)) if parts is not None else [],
         "exporters": [_shown(one) for one in exported.states()],
         "store": None if parts is None else {"shared": parts.store.shared, "reason": parts.store.reason},
         "transport": _transport(),
@@ -57,6 +61,22 @@ def _telemetry(process: telemetry.Telemetry) -> str:
     if process.sink is NULL_SINK:
         return "failed"
     return "held" if process.held else "not started"
+
+
+def _ended(parts: Parts) -> Iterator[str]:
+    """The signals whose exporter has a thread that does not run any more."""
+    logs = getattr(parts.logger_provider, "_multi_log_record_processor", None)
+    of_signal = {
+        "traces": parts.span_processors,
+        "metrics": parts.metric_readers,
+        "logs": getattr(logs, "_log_record_processors", ()),
+    }
+    for signal, exporting in of_signal.items():
+        for one in exporting:
+            batch = getattr(one, "_batch_processor", None)
+            thread = getattr(batch, "_worker_thread", None) or getattr(one, "_thread", None)
+            if isinstance(thread, threading.Thread) and not thread.is_alive():
+                yield signal
 
 
 def _shown(exports: Mapping[str, Any]) -> dict[str, Any]:
