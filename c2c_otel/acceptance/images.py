@@ -163,7 +163,7 @@ def check_screenshot(
             page = browser.new_page(viewport={"width": width, "height": height}, extra_http_headers=dict(headers or {}))
             answer = page.goto(url)
             if answer is not None and not answer.ok:
-                raise AssertionError(masking.mask(f"{url}: {answer.status} {answer.status_text}"))
+                raise AssertionError(f"{masking.mask(url)}: {answer.status} {answer.status_text}")
             if wait_for is not None:
                 page.wait_for_selector(wait_for)
             page.wait_for_timeout(sleep)

@@ -69,9 +69,12 @@ def c2c_connection(c2c_base_url: str, c2c_origin: str) -> Iterator[Connection]:
 
     there = [status for status in range(100, 600) if status not in _NOT_YET]
     with Connection(c2c_base_url, c2c_origin) as connection:
-        retry_timeout(
-            lambda: connection.get_raw("", there, cors=False, cache_expected=CacheExpected.DONT_CARE, timeout=15)
-        )
+
+        def answered() -> bool:
+            connection.get_raw("", there, cors=False, cache_expected=CacheExpected.DONT_CARE, timeout=15)
+            return True
+
+        retry_timeout(answered)
         yield connection
 
 
