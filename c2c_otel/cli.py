@@ -31,6 +31,7 @@ COMMANDS = {
     "config": Command("c2c_otel.commands.config", "print every setting, its value and where that came from"),
     "doctor": Command("c2c_otel.commands.doctor", "say what is wrong, before a start or with a running service"),
     "run": Command("c2c_otel.commands.run", "serve the application of an ini file with gunicorn"),
+    "alive": Command("c2c_otel.commands.alive", "say whether the service of this container answers"),
     "genversion": Command("c2c_otel.commands.genversion", "write versions.json"),
     "stats-db": Command("c2c_otel.commands.stats_db", "measure the tables of a database"),
     "check-es": Command("c2c_otel.commands.check_es", "measure how old the newest entry in Elasticsearch is"),
