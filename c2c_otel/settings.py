@@ -234,6 +234,16 @@ def _packages(value: str) -> tuple[str, ...]:
     return names
 
 
+def _filters(value: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for part in _names(value):
+        name, separator, wanted = part.partition("=")
+        if not separator or not name.strip():
+            raise ValueError(value)
+        pairs.append((name.strip(), wanted.strip()))
+    return tuple(pairs)
+
+
 _PRIVATE = (
     "127.0.0.0/8",
     "10.0.0.0/8",
@@ -275,6 +285,7 @@ _EXPECTED: Mapping[Callable[[str], Any], str] = {
     _level: "a logging level such as DEBUG, INFO, WARNING, ERROR",
     _header: "the name of an HTTP header",
     _names: "names with commas between them",
+    _filters: "name=value,name=value",
     _loggers: "names with colons or commas between them",
     Path: "a path",
 }
@@ -686,11 +697,22 @@ class Settings:
         Path("/tmp/coverage/api"),  # noqa: S108 - where it has always been; the service makes it, and only with COVERAGE
         "Where each process then writes its file when it ends.",
     )
-    es_url: str | None = _row("ES_URL", None, _text, None, "Elasticsearch of c2c-otel-check-es.", planned=True)
-    es_indexes: str | None = _row("ES_INDEXES", None, _text, None, "Its indexes.", planned=True)
-    es_auth: str | None = _row("ES_AUTH", None, _text, None, "Its credentials.", secret=True, planned=True)
-    es_filters: str | None = _row("ES_FILTERS", None, _text, None, "Filters, name=value,...", planned=True)
-    log_timeout: float | None = _row("LOG_TIMEOUT", None, _seconds, None, "Longest round trip.", planned=True)
+    es_url: str | None = _row("ES_URL", None, _text, None, "The Elasticsearch that c2c-otel-check-es asks.")
+    es_indexes: str | None = _row("ES_INDEXES", None, _text, None, "The indexes in which it looks: logstash-*.")
+    es_auth: str | None = _row(
+        "ES_AUTH",
+        None,
+        _text,
+        None,
+        "user:password there, or the whole value of an Authorization header: ApiKey ...",
+        secret=True,
+    )
+    es_filters: tuple[tuple[str, str], ...] = _row(
+        "ES_FILTERS", None, _filters, (), "Of which entries it looks for the newest: name=value,name=value."
+    )
+    log_timeout: float | None = _row(
+        "LOG_TIMEOUT", None, _seconds, None, "How long it waits for a line of its own to arrive; unset, it sends none."
+    )
 
     # OpenTelemetry's own, where we give them a default or act on them; the SDK reads all others itself
     service_name: str | None = _row(
