@@ -130,7 +130,9 @@ def _headers(environ: Mapping[str, Any]) -> dict[str, str]:
             header = name.replace("_", "-").title()
         else:
             continue
-        if value and header.lower() not in _PII_HEADERS:
+        if (
+            value and header.lower().removeprefix("original-") not in _PII_HEADERS
+        ):  # those of before a proxy was believed
             found[header] = str(value)
     return found
 
@@ -166,9 +168,10 @@ def _body(environ: Mapping[str, Any], limit: int) -> Any:
 def before_breadcrumb(crumb: dict[str, Any], hint: Hint) -> dict[str, Any]:
     """Note which request a breadcrumb belongs to: sentry-sdk keeps them by thread."""
     current = current_request.get()
-    if current is not None:
-        data = crumb.get("data")
-        crumb["data"] = {**(data if isinstance(data, dict) else {}), "request_id": current.request_id}
+    environ = serving.get() if current is None else None
+    identity = current.request_id if current is not None else (environ or {}).get(ENVIRON_ID)
+    if identity is not None:
+        crumb["data"] = {**_as_dict(crumb.get("data")), "request_id": identity}
     return crumb
 
 
@@ -176,7 +179,7 @@ def _keep_own_breadcrumbs(event: Event, request_id: Any) -> None:
     crumbs = event.get("breadcrumbs")
     values = crumbs.get("values") if isinstance(crumbs, dict) else None
     if isinstance(values, list):
-        crumbs["values"] = [crumb for crumb in values if _request_of(crumb) in (None, request_id)]  # type: ignore[index]  # it is the dictionary that values came from
+        crumbs["values"] = [crumb for crumb in values if _request_of(crumb) == request_id]  # type: ignore[index]  # it is the dictionary that values came from
 
 
 def _request_of(crumb: Any) -> Any:

@@ -65,7 +65,7 @@ class Filter:
         token = events.serving.set(environ)
         try:
             with sentry_sdk.isolation_scope() as scope:
-                scope.clear_breadcrumbs()
+                scope.clear_breadcrumbs()  # those of before have no request, or another
                 try:
                     body = self.app(environ, start_response)
                 except BaseException as error:
