@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -507,7 +508,7 @@ class Terminal(io.StringIO):
 def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     now = iter(range(1, 100))
-    monkeypatch.setattr("c2c_otel.commands.progress.time.monotonic", lambda: float(next(now)))
+    monkeypatch.setattr("c2c_otel.commands.progress.time", SimpleNamespace(monotonic=lambda: float(next(now))))
     terminal = Terminal()
     with Progress(terminal) as bar:
         bar.begin(4)
@@ -526,7 +527,7 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_progress_is_not_drawn_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("c2c_otel.commands.progress.time.monotonic", lambda: 1.0)
+    monkeypatch.setattr("c2c_otel.commands.progress.time", SimpleNamespace(monotonic=lambda: 1.0))
     terminal = Terminal()
     bar = Progress(terminal)
     bar.begin(1000)

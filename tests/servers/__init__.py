@@ -11,7 +11,7 @@
 | `dot` | draws graphs | Debian graphviz |
 | `Chromium` | for pictures of pages | Debian chromium, driven by playwright |
 | `Gunicorn` | as users run it, with or without the launcher | wheel gunicorn |
-| `OtlpReceiver`, `Sentry`, `UdpSink` | ours, in the test's own process | opentelemetry-proto; nothing |
+| `FakeElasticsearch`, `OtlpReceiver`, `Sentry`, `UdpSink` | ours, in this process | opentelemetry-proto; nothing |
 
 ``C2C_TEST_<PROGRAM>`` (``C2C_TEST_POSTGRES``, ``C2C_TEST_REDIS_SERVER``, ``C2C_TEST_RSYSLOGD``,
 ``C2C_TEST_PROMETHEUS``, ``C2C_TEST_PROMTOOL``, ``C2C_TEST_PROMETHEUS_PUSHGATEWAY``, ``C2C_TEST_CHROMIUM``,
@@ -20,6 +20,7 @@ as fixtures.
 """
 
 from tests.servers.chromium import Chromium, chromium
+from tests.servers.elasticsearch import FakeElasticsearch
 from tests.servers.graphviz import dot
 from tests.servers.gunicorn import Answer, Gunicorn
 from tests.servers.otlp import OtlpReceiver, OtlpRequest
@@ -36,6 +37,7 @@ from tests.servers.udp import UdpSink
 __all__ = [
     "Answer",
     "Chromium",
+    "FakeElasticsearch",
     "Gunicorn",
     "NotReady",
     "OtlpReceiver",
