@@ -297,7 +297,6 @@ def test_metrics_are_of_all_workers(gunicorn: Gunicorn) -> None:
     ages = {dict(labels)["check"]: age for labels, age in series(gunicorn, "c2c_otel_health_check_age_seconds").items()}
     assert ages.keys() == states.keys()
     assert all(0 <= age < 100 for age in ages.values())
-    assert ages["trouble"] < ages["who"]
     get(gunicorn)
     assert value(gunicorn, "c2c_otel_health_check_success", check="trouble") == 1
 
