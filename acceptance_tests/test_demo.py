@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from c2c_otel.acceptance.connection import CacheExpected, Connection
 from tests.integration.collectors_demo import counted
 from tests.servers import Chromium, Process, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
+
+ORIGIN = "https://origin.example.com"
 
 ASKED_FOR = "RuntimeError: asked for"
 """The last line of the traceback of /api/error."""
@@ -35,12 +35,19 @@ class Demo:
         self.process.wait_until("Ctrl-C stops.", lambda: "Ctrl-C stops." in self.process.output(), 60)
         self.url = re.findall(r"http://127\.0\.0\.1:\d+", self.process.output())[0]
         (self.secret,) = re.findall(r"/c2c\?secret=(\S+)", self.process.output())
+        self.stranger = self.visitor()
 
-    def get(self, path: str, accept: str = "*/*") -> str:
-        request = urllib.request.Request(self.url + path, headers={"Accept": accept, "Connection": "close"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            assert answer.status == 200
-            return str(answer.read().decode())
+    def visitor(self) -> Connection:
+        """One with cookies of its own, whose every request may be another worker's."""
+        visitor = Connection(self.url, ORIGIN, timeout=30, cors=False, cache_expected=CacheExpected.DONT_CARE)
+        visitor.session.headers["Connection"] = "close"
+        return visitor
+
+    def get(self, path: str) -> str:
+        """A page that is there for everybody."""
+        page = self.stranger.get(path)
+        assert page is not None
+        return page
 
     def descendants(self) -> set[int]:
         """The processes that it has started, by their environment: whatever their parent or session is now."""
@@ -68,7 +75,7 @@ def test_every_url_that_is_printed_answers(demo: Demo) -> None:
     assert len(urls) >= 6
     for url in urls:
         if "Listening" not in url:
-            assert demo.get(url.removeprefix(demo.url).rstrip(")") or "/")
+            assert demo.visitor().get(url.rstrip(")"))
     assert re.findall(r"^.*(?:Traceback|ERROR|WARN).*$", printed, re.M) == []
 
 
@@ -77,29 +84,29 @@ def test_the_pages_link_to_what_is_there(demo: Demo) -> None:
         links = re.findall(r'<a href="([^"]*)"', demo.get(page))
         assert links
         for link in links:
-            if link == "/api/error":
-                with pytest.raises(urllib.error.HTTPError, match="500"):
-                    demo.get(link)
-            else:
-                demo.get(link)
+            demo.stranger.get(link, 500 if link == "/api/error" else 200)
 
 
 def test_the_printed_secret_opens_what_is_closed_without_it(demo: Demo) -> None:
     assert len(demo.secret) >= 16
-    page = demo.get(f"/c2c?secret={demo.secret}")
+    operator = demo.visitor()
+    page = operator.get(f"/c2c?secret={demo.secret}", cache_expected=CacheExpected.NO)
+    assert page is not None
     closed = set(re.findall(r'(?:href|action)="(/c2c/[^"]*)"', page)) - set(
         re.findall(r'(?:href|action)="([^"]*)"', demo.get("/c2c"))
     )
     assert {"/c2c/logging/level", "/c2c/db/maintenance", "/c2c/sql_profiler", "/c2c/debug/headers"} <= closed
-    assert json.loads(demo.get(f"/c2c/logging/level?secret={demo.secret}"))["status"] == 200
+    for who in (operator, demo.stranger):  # whom the page has let in, and whom nothing has
+        status = 200 if who is operator else 403
+        level = who.get_json("/c2c/logging/level", status, cache_expected=CacheExpected.NO)
+        assert level["status"] == status
     for path in closed:
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            demo.get(path)
+        demo.stranger.get(path, 403)
     assert demo.process.output().count(demo.secret) == 1
 
 
 def test_the_health_checks_of_all_levels_succeed(demo: Demo) -> None:
-    body = json.loads(demo.get("/c2c/health_check?max_level=3"))
+    body = demo.stranger.get_json("/c2c/health_check?max_level=3", cache_expected=CacheExpected.NO)
     assert (body["status"], body["failures"]) == (200, {})
     levels = {name: check["level"] for name, check in body["successes"].items()}
     (alembic,) = [name for name in levels if name.startswith("alembic_")]
@@ -108,7 +115,7 @@ def test_the_health_checks_of_all_levels_succeed(demo: Demo) -> None:
     assert body["successes"][alembic]["result"] == "0b1e5a7c9d24"
     assert body["successes"]["disk"]["result"]["free_mib"] > 0
     for probe in ("live", "ready", "startup"):
-        assert json.loads(demo.get(f"/c2c/health_check/{probe}"))["status"] == 200
+        assert demo.stranger.get_json(f"/c2c/health_check/{probe}")["status"] == 200
 
 
 def test_statsd_lines_are_shown_as_they_arrive(demo: Demo) -> None:
@@ -127,12 +134,23 @@ def test_the_printed_commands_show_what_they_say(demo: Demo) -> None:
         "an outgoing call, with the same request id",
     ]
     (flags, url, _), (_, call, _) = commands
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        assert answer.headers["X-Request-ID"]
-        assert answer.headers["Server-Timing"].startswith("route;desc=hello, ")
+    answer = demo.stranger.get_raw(url)
+    assert answer.headers["X-Request-ID"]
+    assert answer.headers["Server-Timing"].startswith("route;desc=hello, ")
     assert flags == "-si"
-    with urllib.request.urlopen(call, timeout=30) as answer:
-        assert json.loads(answer.read())["request_id"] == answer.headers["X-Request-ID"]
+    answer = demo.stranger.get_raw(call)
+    assert answer.json()["request_id"] == answer.headers["X-Request-ID"]
+    assert demo.stranger.get_json(call, headers={"X-Request-ID": "from-outside"})["request_id"] == "from-outside"
+
+
+def test_a_hello_is_added_once(demo: Demo) -> None:
+    added = demo.stranger.post_json("/api/hello", json={"value": "you"})
+    assert added["value"] == "you"
+    assert demo.stranger.get_json(f"/api/hello/{added['id']}") == added
+    assert added in demo.stranger.get_json("/api/hello")
+    demo.stranger.get("/api/hello/none", 404)
+    demo.stranger.post("/api/hello", 400, data="no JSON")
+    demo.stranger.delete("/api/hello", (404, 405))
 
 
 def test_ten_scrapes_in_a_row_show_no_counter_that_fell(demo: Demo) -> None:
