@@ -36,6 +36,7 @@ VIEWS = (
     "c2c_otel_views.log_levels",
     "c2c_otel_views.db_maintenance",
     "c2c_otel_views.sql_profiler",
+    "c2c_otel_views.profiler",
     "c2c_otel_views.debug_sleep",
     "c2c_otel_views.debug_headers",
     "c2c_otel_views.debug_error",

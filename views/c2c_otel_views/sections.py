@@ -163,6 +163,13 @@ def _sql_profiler(shown: Shown) -> Html:
     )
 
 
+def _profiler(shown: Shown) -> Html:
+    return _section(
+        "Profiler",
+        shown.links(("c2c_profiler", "Profiler", "where requests spend their time; its switch, and what it has seen")),
+    )
+
+
 def _debug(shown: Shown) -> Html:
     return _section(
         "Requests and threads",
@@ -228,5 +235,5 @@ def _memory(shown: Shown) -> Html:
 OPEN: tuple[Callable[[Shown], Html], ...] = (_service, _measurements)
 """What everybody sees."""
 
-PROTECTED: tuple[Callable[[Shown], Html], ...] = (_logging, _maintenance, _sql_profiler, _debug, _memory)
+PROTECTED: tuple[Callable[[Shown], Html], ...] = (_logging, _maintenance, _profiler, _sql_profiler, _debug, _memory)
 """What is added for who is logged in."""
