@@ -156,7 +156,7 @@ def _hook() -> None:
     _hooked = True
     os.register_at_fork(after_in_child=_after_fork)
     atexit.register(close)
-    add_global_event_processor(events.drop_reported)  # type: ignore[arg-type]  # its Event is a dictionary
+    add_global_event_processor(events.prepare)  # type: ignore[arg-type]  # its Event is a dictionary
     logging.getLogger("urllib3.connectionpool").addFilter(_retries_unsaid)
     threading.excepthook = _reporting(threading.excepthook)
 

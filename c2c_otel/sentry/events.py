@@ -14,13 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
+import sentry_sdk
+from sentry_sdk.utils import handle_in_app
+
 from c2c_otel import current_request, pyramid_logging
 from c2c_otel.instrumentation import wsgi_attributes
 from c2c_otel.instrumentation.exchange import ENVIRON_ID
 from c2c_otel.sentry.scrub import Scrubber
 from c2c_otel_exporters import guard
 
-__all__ = ["Sending", "before_breadcrumb", "drop_reported", "serving", "was_reported"]
+__all__ = ["Sending", "before_breadcrumb", "prepare", "serving", "was_reported"]
 
 serving: ContextVar[dict[str, Any] | None] = ContextVar("c2c_otel_sentry_environ", default=None)
 """The WSGI environ of the request that is being served, where it is not traced."""
@@ -199,18 +202,32 @@ def was_reported(error: BaseException | None) -> bool:
     return bool(request_id == now and (now is not None or time.monotonic() - when < _SAME_SECONDS))
 
 
-def drop_reported(event: Event, hint: Hint) -> Event | None:
-    """sentry-sdk's event processor: an exception becomes one event."""
+def prepare(event: Event, hint: Hint) -> Event | None:
+    """sentry-sdk's event processor, before it makes the event plain: an exception becomes one event, without the
+    variables of libraries, most of which would be work for nothing."""
     error = (hint.get("exc_info") or (None, None))[1]
-    if error is None:
-        return event
-    if was_reported(error):
-        return None
+    if error is not None:
+        if was_reported(error):
+            return None
+        try:
+            setattr(error, _REPORTED, (_identity(error), time.monotonic()))
+        except (AttributeError, TypeError):  # one that takes no attributes
+            pass
     try:
-        setattr(error, _REPORTED, (_identity(error), time.monotonic()))
-    except (AttributeError, TypeError):  # one that takes no attributes
-        pass
+        _forget_foreign_variables(event)
+    except Exception:
+        guard.failed("sentry.frames")
     return event
+
+
+def _forget_foreign_variables(event: Event) -> None:
+    options = sentry_sdk.get_client().options
+    handle_in_app(event, options["in_app_exclude"], options["in_app_include"], options["project_root"])  # type: ignore[arg-type]  # its Event is a dictionary
+    for part in ("exception", "threads"):
+        for value in _as_dict(event.get(part)).get("values") or ():
+            for frame in _as_dict(_as_dict(value).get("stacktrace")).get("frames") or ():
+                if frame.get("in_app") is not True:
+                    frame.pop("vars", None)
 
 
 def _identity(error: BaseException | None) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote
 
@@ -25,6 +26,7 @@ _WORDS = (
 )
 _NAME = re.compile(_WORDS, re.IGNORECASE)
 _STRONG_NAME = re.compile(r"secret|passw|passphrase|token|credential|(api|access|private)[-_]?key|pwd", re.IGNORECASE)
+_SHORT = 200
 _QUOTES = "bBrRuUfF'\"\\"
 
 # -- texts ------------------------------------------------------------------------------------------------------------
@@ -76,6 +78,7 @@ class Scrubber:
         # of a short one, only where it is a word: "admin" is a part of too much else
         parts = [re.escape(t) if len(t) >= masking.SHORTEST else rf"(?<!\w){re.escape(t)}(?!\w)" for t in ordered]
         self._values = re.compile("|".join(parts)) if parts else None
+        self._remembered = lru_cache(maxsize=4096)(self._clean)
 
     def event(self, event: Mapping[str, Any]) -> dict[str, Any]:
         """The event without secrets. A part of it that cannot be looked through is left out."""
@@ -131,7 +134,10 @@ class Scrubber:
         return found
 
     def text(self, text: str) -> str:
-        """A text without secrets."""
+        """A text without secrets. The same lines of source stand in event after event: short texts are remembered."""
+        return self._remembered(text) if len(text) <= _SHORT else self._clean(text)
+
+    def _clean(self, text: str) -> str:
         if text in self._whole or (text and text.strip(_QUOTES) in self._whole):
             return MASK
         if self._values is not None:
