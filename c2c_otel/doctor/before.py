@@ -201,10 +201,10 @@ def _sentry(settings: Settings, _environ: Mapping[str, str]) -> Iterator[Finding
 def _application(path: Path) -> Iterator[Finding]:
     """The ini file beside its settings, which were read already."""
     try:
-        sections = ini_file.sections(path, str(path))
+        sections = ini_file.sections(path, "the ini file")
         if "loggers" in sections:
-            ini_file.check_logging(path, str(path))
-        use = ini_file.application_settings(path).get("use", "") if "app:main" in sections else ""
+            ini_file.check_logging(path, "the ini file")
+        use = ini_file.application_settings(path, name="the ini file").get("use", "") if "app:main" in sections else ""
     except ConfigurationError as error:
         yield unusable("ini", error)
         return

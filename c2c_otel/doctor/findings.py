@@ -37,6 +37,8 @@ def problem(subject: str, message: str, remedy: str) -> Finding:
 
 
 def unusable(subject: str, error: ConfigurationError) -> Finding:
-    """A setting."""
+    """A setting, or an ini file: what its error ends with is then the reason."""
+    if subject == "ini":
+        return problem(subject, str(error), "Correct the file, or set the variable that it refers to.")
     message = str(error).removesuffix(error.remedy).strip()
     return problem(subject, message, error.remedy)

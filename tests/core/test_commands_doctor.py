@@ -50,7 +50,12 @@ def examine(tmp_path: Path, *words: str, **environ: str) -> Said:
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(
         [PROGRAM, "doctor", *words],
-        env={**clean, "C2C_RUNTIME_DIR": str(tmp_path / "runtime"), **environ},
+        env={
+            **clean,
+            "C2C_RUNTIME_DIR": str(tmp_path / "runtime"),
+            "GUNICORN_PARAMS": f"-b 127.0.0.1:{free_port()}",
+            **environ,
+        },
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -129,13 +134,17 @@ def test_all_settings_that_cannot_be_used_are_named_and_no_secret_is(tmp_path: P
         ({"C2C_SECRET": "c2crulez"}, "secret", "C2C_SECRET is what the image of c2cwsgiutils had for everybody"),
         ({"C2C_VERSIONS_FILE": "garbled.json"}, "versions", "garbled.json cannot be used"),
         ({"C2CWSGIUTILS_CONFIG": "none.ini"}, "ini", "none.ini is no file that can be read"),
-        ({"C2CWSGIUTILS_CONFIG": "missing.ini"}, "ini", "missing.ini'; expected an ini file. -> InterpolationMissing"),
+        ({"C2CWSGIUTILS_CONFIG": "missing.ini"}, "ini", "missing.ini'; expected an ini file. InterpolationMissing"),
         (
             {"C2CWSGIUTILS_CONFIG": "egg.ini"},
             "ini",
             "use = egg:nobody#main, but no distribution nobody is installed -> Run: pip",
         ),
-        ({"C2CWSGIUTILS_CONFIG": "log.ini"}, "ini", "expected logging that can be read."),
+        (
+            {"C2CWSGIUTILS_CONFIG": "log.ini"},
+            "ini",
+            "the ini file is 'log.ini'; expected logging that can be read. NoSec",
+        ),
         (
             {"C2CWSGIUTILS_CONFIG": "good.ini", "GUNICORN_PARAMS": "-b 127.0.0.1:{taken}"},
             "ports",
