@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry import trace
 from opentelemetry.trace import Status, StatusCode
@@ -27,10 +27,14 @@ from c2c_otel import telemetry
 from c2c_otel.health_check import isolation, measures, wording
 from c2c_otel_exporters import guard, plain
 
-__all__ = ["MAX_AT_ONCE", "Check", "JsonCheckException", "Result", "Runner"]
+__all__ = ["LEVEL", "MAX_AT_ONCE", "NAME", "Check", "JsonCheckException", "Result", "Runner"]
 
 MAX_AT_ONCE = 8
 """Checks that run at a time in one process, all of its applications together."""
+
+NAME: Final = "c2c.health_check.name"
+LEVEL: Final = "c2c.health_check.level"
+"""Attributes of the spans of checks."""
 
 _SCOPE = "c2c_otel.health_check"
 
@@ -263,7 +267,7 @@ class Runner:
 
 def _measured(check: Check, request: Any) -> Result:
     """Run it, in a span of its own."""
-    attributes: dict[str, Any] = {"c2c.health_check.name": check.name, "c2c.health_check.level": check.level}
+    attributes: dict[str, Any] = {NAME: check.name, LEVEL: check.level}
     span = telemetry.get().tracer(_SCOPE).start_span(f"health_check {check.name}", attributes=attributes)
     started = perf_counter()
     with trace.use_span(span, end_on_exit=True, record_exception=False, set_status_on_exception=False):

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from c2c_otel import cli, metrics, request_id, stats, telemetry
 from c2c_otel.db import routing
+from c2c_otel.health_check import runner
 from c2c_otel.settings import Settings, rows
 from c2c_otel.testing import capture
 from c2c_otel_exporters import guard, log_lines, names
@@ -121,7 +122,8 @@ def test_every_setting_that_has_an_effect_is_explained() -> None:
 
 
 def test_every_ini_key_exists() -> None:
-    known = {row.ini for row in rows()} | {request_id.ATTRIBUTE, routing.ROLE, routing.REASON}
+    attributes = {request_id.ATTRIBUTE, routing.ROLE, routing.REASON, runner.NAME, runner.LEVEL}
+    known = {row.ini for row in rows()} | attributes
     assert set(each(r"`(c2c\.[a-z_.]+)")) <= known
 
 
