@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from c2c_otel.acceptance.connection import CacheExpected, Connection
+from c2c_otel.acceptance.images import check_image_file
 from tests.integration.collectors_demo import counted
 from tests.servers import Chromium, Process, wait_until
 
@@ -192,6 +193,7 @@ def test_pages_in_a_browser(demo: Demo, chromium: Chromium, tmp_path: Path) -> N
             assert page.inner_text("h1")
             page.screenshot(path=shots / f"{name}.png", full_page=True)
             assert (shots / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        check_image_file(tmp_path / "differs", shots / "c2c-slash.png", shots / "c2c.png")
         assert complaints == []
         page.click("text=Metrics")  # plain text, for which a browser asks in vain for an icon
         assert "http_server_request_duration_seconds_count" in page.inner_text("body")

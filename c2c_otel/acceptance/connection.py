@@ -186,7 +186,8 @@ class Connection:
         cors = options.pop("cors", self.cors)
         cache_expected = options.pop("cache_expected", self.cache_expected)
         headers = dict(options.pop("headers", None) or {})
-        if cors and "origin" not in map(str.lower, headers):
+        own = next((value for name, value in headers.items() if name.lower() == "origin" and value is not None), None)
+        if cors and own is None:
             headers["Origin"] = self.origin
         options.setdefault("timeout", self.timeout)
         whole = url if urlsplit(url).scheme in ("http", "https") else self.base_url + url.removeprefix("/")
@@ -197,7 +198,7 @@ class Connection:
         try:
             check_response(response, expected_status, cache_expected)
             if cors:
-                _check_cors(response, headers.get("Origin") or self.origin)
+                _check_cors(response, self.origin if own is None else own)
         except BaseException:
             response.close()  # of one that is streamed, nobody else would
             raise

@@ -292,6 +292,14 @@ def test_cors_as_a_browser_sees_it(
         assert repr(ORIGIN) in said
 
 
+def test_cors_is_checked_for_the_origin_that_was_sent(api: Connection, fake: Fake) -> None:
+    other = "https://other.example.com"
+    fake.answers["/a"] = (200, {**NO_CACHE, "Access-Control-Allow-Origin": other}, b"")
+    for name, value in (("origin", other), ("Origin", other.encode())):
+        api.get("a", headers={name: value})
+    assert repr(ORIGIN) in failure(api)
+
+
 def test_what_holds_for_a_connection_holds_for_each_request_that_does_not_say_otherwise(fake: Fake) -> None:
     fake.answers["/a"] = (200, {}, b"")
     with Connection(fake.url, ORIGIN, cors=False, cache_expected=CacheExpected.DONT_CARE) as api:
