@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from c2c_otel import covered
+from c2c_otel import covered, sentry
 from c2c_otel.client_info import Filter
 from c2c_otel.settings import ConfigurationError, Settings
-from c2c_otel_exporters import guard
 
 __all__ = ["create_application"]
 
 Application = Callable[..., Any]
-
-_AROUND = (("sentry_url", "c2c_otel.sentry", "filter_wsgi_app"),)
-"""What goes around an application, the outermost last: the setting that turns it on, and where it is."""
 
 
 def create_application(configfile: str | Path | None = None) -> Application:
@@ -34,7 +28,8 @@ def create_application(configfile: str | Path | None = None) -> Application:
     if "loggers" in loader.get_sections():
         loader.setup_logging()
     application: Application = loader.get_wsgi_app(loader.uri.fragment or "main")
-    wrapped = _filtered(application, Settings.load(ini=_ini(loader)))
+    ini = _ini(loader)
+    wrapped = _filtered(application, Settings.load(ini=ini), ini)
     linecache.clearcache()  # what an application's start has looked at is not needed any more
     return wrapped
 
@@ -59,12 +54,7 @@ def _ini(loader: Any) -> dict[str, Any]:
     return dict(loader.get_settings(section)) if section in loader.get_sections() else {}
 
 
-def _filtered(application: Application, settings: Settings) -> Application:
-    application = Filter(application, settings.trusted_proxies)
-    for setting, module, function in _AROUND:
-        try:
-            if getattr(settings, setting) and importlib.util.find_spec(module) is not None:
-                application = getattr(importlib.import_module(module), function)(application)
-        except Exception:
-            guard.failed(f"wsgi.{module}")
-    return application
+def _filtered(application: Application, settings: Settings, ini: Mapping[str, Any]) -> Application:
+    """Where the application has included c2c_otel, neither does anything a second time."""
+    sentry.configure(settings, ini)
+    return sentry.filter_wsgi_app(Filter(application, settings.trusted_proxies))
