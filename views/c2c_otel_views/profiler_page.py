@@ -27,7 +27,8 @@ header, main { max-width: 80rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th { text-align: left; font-weight: 600; }
 th, td { padding: .25rem .6rem .25rem 0; border-bottom: 1px solid var(--line); vertical-align: baseline; }
-th.n, td.n { text-align: right; white-space: nowrap; padding-right: 1.2rem; }
+th, td { overflow-wrap: normal; }
+th.n, td.n { text-align: right; white-space: nowrap; padding-right: 1.2rem; font-variant-numeric: tabular-nums; }
 td form { margin: 0; }
 td button { min-height: 0; padding: .05rem .6rem; background: none; color: var(--accent); }
 .side { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; align-items: flex-start; }
@@ -69,9 +70,18 @@ def _switch(request: Any, found: Listing) -> Html:
         return section("Not installed", Html(f"<p>{escape(head)}:</p>\n<p><code>{escape(command)}</code></p>"))
     mode = profiler.mode()
     if mode is None:
-        return section("Off", _told(found), _change(request, *_options(request), button("Switch on")))
+        what = paragraph("On, requests are followed in all workers; they take longer then.")
+        return section("Off", what, _told(found), _change(request, *_options(request), button("Switch on")))
     off = _change(request, input_("enable", type_="hidden", value="0"), button("Switch off"))
-    return section("On", paragraph(f"{str(mode).partition('(')[2].removesuffix(')')}."), _told(found), off)
+    return section("On", paragraph(_mode(mode)), _told(found), off)
+
+
+def _mode(mode: profiler.Mode) -> str:
+    which = f"Requests whose path begins with {mode.path}" if mode.path else "All requests"
+    least = f" that take {mode.min_seconds:g} seconds or more" if mode.min_seconds else ""
+    return (
+        f"{which}{least}, with a sample each {mode.interval * 1000:g} ms; {mode.seconds_left():.0f} seconds are left."
+    )
 
 
 def _options(request: Any) -> Iterable[Html]:
@@ -79,19 +89,18 @@ def _options(request: Any) -> Iterable[Html]:
     yield input_("enable", type_="hidden", value="1")
     yield input_("duration", "For seconds", "number", f"{settings.profiler_seconds:g}", min=1)
     interval = f"{settings.profiler_interval_seconds * 1000:g}"
-    yield input_("interval_ms", "A sample each ms", "number", interval, min="0.1", max=1000, step="any")
-    yield input_("min_seconds", "Requests from seconds", "number", 0, min=0, step="any")
-    yield input_("path", "Whose path begins with (optional)", placeholder="/")
+    yield input_("interval_ms", "A sample each (ms)", "number", interval, min="0.1", max=1000, step="any")
+    yield input_("min_seconds", "Only from seconds", "number", 0, min=0, step="any")
+    yield input_("path", "Only paths that begin with (optional)", placeholder="/")
 
 
 def _told(found: Listing) -> Html:
     """In how many workers it is on, and who does not say so."""
     on = sum(one["on"] for one in found.workers)
-    text = f"On in {on} of {len(found.workers)} workers."
+    lines = [paragraph(f"On in {on} of {len(found.workers)} workers.")] if on else []
     dropped = sum(one["dropped"] for one in found.workers)
     if dropped:
-        text += f" {dropped:,} older requests have made room for newer ones."
-    lines = [paragraph(text)]
+        lines.append(paragraph(f"{dropped:,} older requests have made room for newer ones."))
     if found.missing:
         lines.append(Html(f'<p class="bad">No answer from {escape(", ".join(found.missing))}.</p>'))
     return Html("\n".join(lines))
@@ -193,7 +202,7 @@ def profile(request: Any, found: Profile, route: str | None) -> Response:
         ]
     else:
         parts.append(section("Samples", paragraph("There is none: it was over before the first one was taken.")))
-    beside = _beside(request, link(request.route_path("c2c_profiler"), "All requests"))
+    beside = _beside(request, link(request.route_path("c2c_profiler"), "Profiler"))
     return pages.page(_title(found, route), beside, parts, style=_STYLE)
 
 
@@ -249,7 +258,7 @@ def _packages(found: list[Share], colour: Mapping[str, int]) -> Html:
     ]
     columns = [(Html("Package"), ""), (Html("Own"), "n"), (Html(""), "n"), (Html("With what it calls"), "n")]
     drawn = profiler_svg.pie(found, colour)
-    return section("Packages", Html(f'<div class="side">{drawn}<div>{_table(columns, rows)}</div></div>'))
+    return section("Packages", Html(f'<div class="side">{drawn}<div class="wide">{_table(columns, rows)}</div></div>'))
 
 
 def _functions(tree: Tree) -> Html:
@@ -271,4 +280,4 @@ def _functions(tree: Tree) -> Html:
         if seconds
     ]
     columns = [(Html("Own"), "n"), (Html(""), "n"), (Html("Function"), ""), (Html("Where"), "")]
-    return section("Functions with most time of their own", _table(columns, rows))
+    return section("Functions with most time of their own", Html(f'<div class="wide">{_table(columns, rows)}</div>'))

@@ -1,7 +1,8 @@
 """A call tree as HTML that folds: no script, nested ``<details>``.
 
 A column of functions that each call the next one alone is not indented, or everything would be at the right edge of
-the page; neighbours in it that are code of libraries fold into one line.
+the page: an arrow says that a line is called by the one above it. Neighbours in it that are code of libraries fold into
+one line.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ STYLE = """\
 .tree .lib b, .tree .lib { font-weight: 400; color: var(--soft); }
 .tree i, .place { font-style: normal; color: var(--soft); }
 .tree .ms { display: inline-block; min-width: 5.5rem; text-align: right; margin-right: .6rem; }
-.tree .ms, td.n, th.n { font-variant-numeric: tabular-nums; }
 """
 
 _LEAST = 0.004
@@ -59,6 +59,7 @@ class _Writer:
         self._children = tree.children(self._totals)
         self._whole = tree.total() or 1.0
         self._rows = 0
+        self._alone: set[int] = set()  # what stands below its caller, not beside it
 
     def below(self, parent: int, level: int) -> Iterator[str]:
         """What a node has called."""
@@ -77,6 +78,7 @@ class _Writer:
         column = [node]
         while len(below := self._shown(column[-1])) == 1 and self._totals[below[0]] >= 0.98 * self._totals[column[-1]]:
             column.append(below[0])
+        self._alone.update(column[1:])
         last = column.pop()
         for is_library, run in groupby(column, self._is_library):
             nodes = list(run)
@@ -97,7 +99,8 @@ class _Writer:
         if len(nodes) < _FOLDED:
             return rows
         names = ", ".join(dict.fromkeys(self._packages[node] for node in nodes))
-        text = f"{self._times(self._totals[nodes[0]])}{len(nodes)} calls in {escape(names)}"
+        arrow = "↳ " if nodes[0] in self._alone else ""
+        text = f"{self._times(self._totals[nodes[0]])}{arrow}{len(nodes)} calls in {escape(names)}"
         return [f'<details><summary class="lib">{text}</summary>\n<div class="in">\n', *rows, "</div></details>\n"]
 
     def _row(self, node: int) -> str:
@@ -112,7 +115,8 @@ class _Writer:
         frame = self._tree.frame(node)
         title = escape(f"{frame.file}:{frame.line}" if frame.file else "a function in C")
         where = f'<i title="{title}">{escape(place(frame))}</i>'
-        return f"{self._times(self._totals[node])}<b>{escape(frame.name)}</b> {where}"
+        arrow = "<i>↳</i> " if node in self._alone else ""
+        return f"{self._times(self._totals[node])}{arrow}<b>{escape(frame.name)}</b> {where}"
 
     def _times(self, seconds: float) -> str:
         return f'<span class="ms">{seconds * 1000:,.1f} ms</span><span class="ms">{seconds / self._whole:.1%}</span>'
