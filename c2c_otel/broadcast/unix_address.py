@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["ANSWER", "QUESTION", "address", "file_name", "is_ours", "member", "members"]
+__all__ = ["ANSWER", "QUESTION", "address", "file_name", "is_ours", "make", "member", "members"]
 
 QUESTION = struct.Struct(">HI")
 ANSWER = struct.Struct(">I")
@@ -41,6 +41,16 @@ def members(directory: Path) -> list[str]:
         return sorted(file for file in os.listdir(directory) if not file.startswith(".") and "@" in file)  # noqa: PTH208 - names are wanted
     except OSError:
         return []
+
+
+def make(directory: Path) -> None:
+    """The directory, closed to others, with those above it that a cleaner has removed as well. Raises OSError;
+    `PermissionError` where another account has taken the place of one of them."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        if path.parent.stat().st_uid not in (os.geteuid(), 0):
+            raise PermissionError(f"{path.parent} belongs to another account.")
+        path.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class Listener:
         (self._directory / self.file).unlink(missing_ok=True)
 
     def _listen(self) -> socket.socket:
-        self._directory.mkdir(mode=0o700, exist_ok=True)
+        unix_address.make(self._directory)
         hidden = f".{self.file}"
         listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:

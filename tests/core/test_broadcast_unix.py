@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -37,6 +38,13 @@ class Named(Node):
     @property
     def name(self) -> str:
         return self._name
+
+
+def stop(pid: int) -> None:
+    """SIGSTOP, and wait until it has reached each thread: they may run on for a moment."""
+    os.kill(pid, signal.SIGSTOP)
+    states = [path / "stat" for path in Path(f"/proc/{pid}/task").iterdir()]
+    wait_until("all to stop", lambda: {one.read_text().rpartition(")")[2].split()[0] for one in states} == {"T"})
 
 
 @pytest.fixture
@@ -200,7 +208,7 @@ def test_a_stopped_process_is_missing_and_holds_up_nobody(nodes: Callable[..., l
     [one, two] = nodes(2)
     with forked(directory, who=lambda: 9) as pid:
         assert ask(one) == ([1, 2, 9], ())
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         for timeout in (0.2, 0.05):
             assert ask(one, timeout=timeout) == ([1, 2, None], (own_name(pid),))
         for _ in range(unix_listener._BACKLOG + 10):  # until it can take no connection any more
@@ -215,7 +223,7 @@ def test_a_large_question_to_a_stopped_process_does_not_wait(
 ) -> None:
     [one] = nodes(1)
     with forked(directory, tell=lambda size: None) as pid:
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         assert one.broadcast("tell", {"size": "x" * 900_000}, False, 0.3) is None
         assert "c2c_broadcast_sender" in [thread.name for thread in threading.enumerate()]
         assert ask(one, "tell", 0.2, size="x" * 900_000) == ([None], (own_name(pid),))
@@ -233,7 +241,7 @@ def test_late_questions_are_not_acted_upon(nodes: Callable[..., list[Named]], di
 
     with forked(directory, write=write) as pid:
         ask(one, "write", n=1)
-        os.kill(pid, signal.SIGSTOP)
+        stop(pid)
         assert ask(one, "write", 0.1, n=2) == ([None], (own_name(pid),))
         one.broadcast("write", {"n": 3}, False, 0.1)
         time.sleep(0.2)  # until both are late
@@ -548,6 +556,34 @@ def test_a_socket_that_a_cleaner_has_removed_comes_back(
     wait_until("both", lambda: len(unix_address.members(directory)) == 2)
     assert ask(one) == ([1, 2], ())
     assert guard.tally["broadcast.socket_was_removed"] == 2
+
+
+def test_the_directories_above_come_back_too(
+    nodes: Callable[..., list[Named]], directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody has emptied the whole runtime directory."""
+    monkeypatch.setattr(unix_listener, "_LOOK_SECONDS", 0.05)
+    top = tmp_path.with_name(f"{tmp_path.name}.moved")
+    [one, _] = nodes(2)
+    tmp_path.rename(top)
+    try:
+        wait_until("both", lambda: len(unix_address.members(directory)) == 2)
+        assert ask(one) == ([1, 2], ())
+        assert {path.stat().st_mode & 0o777 for path in (tmp_path, directory)} == {0o700}
+    finally:
+        shutil.rmtree(top)
+
+
+def test_nothing_is_made_in_a_directory_of_another_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "taken").mkdir()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "taken", 12345, 12345)
+    else:
+        other = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: other)
+    with pytest.raises(PermissionError, match="belongs to another account"):
+        unix_address.make(tmp_path / "taken" / "run" / "sockets")
+    assert os.listdir(tmp_path / "taken") == []
 
 
 def test_without_its_directory_a_broadcast_still_ends(nodes: Callable[..., list[Named]], directory: Path) -> None:
