@@ -32,7 +32,7 @@ FIELD = "check_uuid"
 
 _PAUSE = 1.0  # seconds between two looks
 
-_logger = logging.getLogger("c2c_otel.check_es")
+_logger = logging.getLogger(__name__)
 
 
 @shell.command(_PROGRAM)

@@ -284,5 +284,6 @@ def test_the_demo_application_has_one(dot: Callable[[str], str]) -> None:
     argv = [sys.executable, "-m", "acceptance_tests.app.models_graph"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+    assert f"```\n{done.stdout}```" in (ROOT / "docs/commands.md").read_text()
     boxes, _ = drawn(dot(done.stdout))
     assert [row for row in boxes["Hello"] if row] == ["Hello", "id", "value"]

@@ -7,6 +7,7 @@ import contextlib
 import io
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import psycopg
@@ -495,6 +496,16 @@ def test_the_other_driver(dsn: str, capsys: pytest.CaptureFixture[str]) -> None:
     url = dsn.replace("postgresql://", "postgresql+psycopg2://")
     extra = "SELECT 'x.y', count(*) FROM many WHERE text LIKE 'x%'"
     assert printed(capsys, "--db", url, "--extra", extra)["count"]["x.y"] == 1000
+
+
+def test_the_page_explains_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        stats_db.main(["--help"])
+    options = set(re.findall(r"--[a-z-]+(?= |,)", capsys.readouterr().out)) - {"--help"}
+    page = (Path(__file__).resolve().parents[2] / "docs/commands.md").read_text()
+    section = page.partition("## c2c-otel-stats-db")[2].partition("\n## ")[0]
+    assert len(options) == 11
+    assert {option for option in options if f"`{option}`" not in section} == set()
 
 
 # -- progress ---------------------------------------------------------------------------------------------------------
