@@ -37,6 +37,8 @@ _PII_HEADERS = frozenset(
 )
 _BODY_BYTES = {"never": 0, "small": 1_000, "medium": 10_000, "always": 1_000_000}
 
+_PARAMETER = "sentry.message.parameter."
+
 Event = dict[str, Any]
 Hint = dict[str, Any]
 
@@ -60,6 +62,10 @@ class Sending:
 
     def clean(self, event: Any, hint: Hint) -> Any:
         """A transaction, a log, a metric or a span without secrets."""
+        attributes = _as_dict(event).get("attributes")
+        if isinstance(attributes, dict):  # parameters of a log message have no names; they are in its text
+            kept = {name: value for name, value in attributes.items() if not name.startswith(_PARAMETER)}
+            event = {**event, "attributes": kept}
         return self._scrubber.event(event)
 
     def _add(self, event: Event, hint: Hint) -> None:
@@ -68,7 +74,7 @@ class Sending:
         if request_id := fields.get("request_id"):
             tags.setdefault("request_id", str(request_id))
         if route := fields.get("matched_route"):
-            event["transaction"] = event.get("transaction") or str(route)
+            event["transaction"] = str(route)  # what sentry-sdk has may be of something else that ran on this thread
         current = current_request.get()
         if current is not None and current.route_pattern:
             tags.setdefault("http.route", current.route_pattern)

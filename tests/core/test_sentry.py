@@ -253,6 +253,20 @@ def test_secrets_stay(start: Any, sentry_server: Sentry) -> None:
     assert [e["request"] for e in events if "192.0.2" in str(e.get("request"))] == []
 
 
+def test_secrets_stay_in_what_is_no_event(start: Any, sentry_server: Sentry) -> None:
+    """Spans, logs and metrics of sentry-sdk's own, where somebody turns them on."""
+    start(SENTRY_CLIENT_TRACES_SAMPLE_RATE="1", SENTRY_CLIENT_ENABLE_LOGS="1")
+    with sentry_sdk.start_transaction(name="job") as transaction:
+        transaction.set_data("api_key", plant("transaction"))
+        with sentry_sdk.start_span(op="x", name=f"GET http://h/?token={plant('span')}") as span:
+            span.set_data("cookie", plant("data"))
+    logger.warning("with token=%s", plant("log"), extra={"password": plant("attribute")})
+    sentry_sdk.flush(10)
+    kinds = {item.type for envelope in sentry_server.envelopes for item in envelope.items}
+    assert {"transaction", "log"} <= kinds
+    assert PLANTED.encode() not in sentry_server.raw
+
+
 def test_bodies_that_were_read(start: Any, sentry_server: Sentry) -> None:
     app = start()
     text = json.dumps({"name": "you", "password": plant("body"), "deep": [{"token": plant("body2")}]}).encode()
