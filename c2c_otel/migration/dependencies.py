@@ -15,11 +15,12 @@ DISTRIBUTION = "c2c-otel"
 
 _SPECIFIER = r"(?:===|[=~!<>]=|[<>])\s*[\w.*+!-]+"
 _REQUIREMENT = re.compile(
-    rf"(?<![\w./@:#-]){names.OLD}(?![\w#/.:-])"
+    rf"(?<![\w./@:#=-]){names.OLD}(?![\w#/.:-])"
     rf"(?:\s*\[(?P<extras>[\w\s,.-]*)\])?"
     rf"(?P<versions>\s*\(?{_SPECIFIER}(?:\s*,\s*{_SPECIFIER})*\)?)?",
     re.IGNORECASE,
 )
+_MENTION = re.compile(rf"(?<![\w-]){names.OLD}(?![\w-])", re.IGNORECASE)
 _BROUGHT = Note(0, "c2cwsgiutils brought lxml, boltons, ujson and more; name what the application imports", "Names")
 _KEY = re.compile(rf"""^(\s*)(["']?){names.OLD}\2(\s*=\s*)(.+)$""", re.IGNORECASE)
 _SECTION = re.compile(rf"^\s*\[[^\]]*\b{names.OLD}\b[^\]]*\]", re.IGNORECASE)
@@ -54,6 +55,8 @@ def rewrite(text: str) -> Rewritten:
     for number, line in enumerate(lines, 1):
         code, hash_, comment = line.partition("#") if not re.search(r"\S#", line) else (line, "", "")
         if not _REQUIREMENT.search(code):
+            if _MENTION.search(code) and not code.lstrip().startswith("#"):
+                notes.append(Note(number, f"it names {names.OLD}: {line.strip()}", "Names"))
             continue
         following = "".join(lines[number - 1 : number + 1])
         if "--hash" in following:
@@ -106,9 +109,8 @@ def _value(value: str) -> str:
         return "extras = [" + ", ".join(f'"{name}"' for name in new.split(",") if name) + "]"
 
     value = value.rstrip("\r\n")
-    if value[:1] in "\"'":
-        star = value[1:2] == "*"
-        return value if star else version(re.match(r"()[\"']([^\"']*)[\"']", value) or re.match(r"()(.*)", value))  # type: ignore[arg-type]  # the second one always matches
+    if quoted := re.match(r"""()["']([^"']*)["']""", value):
+        return value if quoted[2] == "*" else version(quoted) + value[quoted.end() :]
     value = re.sub(r"""(version\s*=\s*)["']([^"'*]*)["']""", version, value)
     return re.sub(r"extras\s*=\s*\[([^\]]*)\]", extras, value)
 

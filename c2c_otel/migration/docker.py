@@ -19,7 +19,6 @@ _KNOWN = frozenset({
     "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
 })  # fmt: skip
 _HERE = re.compile(r"\s*(?:RUN|COPY|ADD)\s", re.IGNORECASE)
-_BIND = re.compile(r"(?:-b|--bind)[ =]*\S*:(?P<port>\d{1,3})\b")
 
 
 @dataclasses.dataclass
@@ -48,7 +47,7 @@ def rewrite(text: str, new_image: str = images.IMAGE) -> Rewritten:
             if new != was:
                 lines[instruction.first : instruction.last + 1] = _same_count(new, len(span))
                 _users(instructions, position, before, after)
-                notes.append(Note(instruction.first + 1, "the image runs as a user, not as root", "Image"))
+                notes.append(Note(instruction.first + 1, images.NOT_ROOT, "Image"))
             continue
         installs = documents.INSTALLS.search("".join(lines[index] for index in span)) is not None
         for index in span:
@@ -97,12 +96,7 @@ def _moved(note: Note, before: dict[int, str], after: dict[int, str]) -> Note:
 
 
 def _left(text: str) -> list[Note]:
-    notes = [*documents.left(text), *settings.notes(text)]
-    for number, line in enumerate(text.splitlines(), 1):
-        if (match := _BIND.search(line)) and int(match["port"]) < 1024:
-            what = f"port {match['port']}: who is not root may need net.ipv4.ip_unprivileged_port_start=0, or 8080"
-            notes.append(Note(number, what, "Image"))
-    return notes
+    return [*documents.left(text), *settings.notes(text)]
 
 
 def _same_count(text: str, count: int) -> list[str]:

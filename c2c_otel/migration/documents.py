@@ -9,6 +9,8 @@ from c2c_otel.migration.change import Note, Rewritten, Unparsable
 
 __all__ = ["INSTALLS", "left", "rewrite", "rewrite_yaml", "words"]
 
+_MENTION = re.compile(rf"(?<!\w){names.OLD}(?!\w)")
+_BIND = re.compile(r"(?:-b|--bind)[ =]*\S*:(?P<port>\d{1,3})\b")
 _IMAGE_LINE = re.compile(r"^(\s*(?:-\s+)?image:\s*)(.*)$", re.DOTALL)
 INSTALLS = re.compile(r"\b(?:pip3?|poetry|pipenv|uv|pipx)\b.*\b(?:install|add)\b", re.DOTALL)
 """A shell line that names requirements."""
@@ -26,7 +28,7 @@ def rewrite(text: str, new_image: str = images.IMAGE) -> Rewritten:
             if unsure:
                 notes.append(Note(index + 1, f"which image of ours: {line.strip()}", "Image"))
             if new != match[2]:
-                notes.append(Note(index + 1, "the image runs as a user, not as root", "Image"))
+                notes.append(Note(index + 1, images.NOT_ROOT, "Image"))
                 lines[index] = match[1] + new
             continue
         lines[index] = _line(line)
@@ -44,7 +46,7 @@ def rewrite_yaml(text: str, new_image: str = images.IMAGE) -> Rewritten:
 
 
 def left(text: str) -> list[Note]:
-    """Old names that have stayed because they are gone."""
+    """Old names that have stayed, and ports that are root's."""
     notes = []
     for number, line in enumerate(text.splitlines(), 1):
         if line.lstrip().startswith("#"):
@@ -53,6 +55,11 @@ def left(text: str) -> list[Note]:
             gone = names.gone(match[0])
             if gone is not None:
                 notes.append(Note(number, f"{match[0]} is gone: {gone.instead}", gone.section))
+        if _MENTION.search(line) and not (notes and notes[-1].line == number) and not images.image(line, "")[1]:
+            notes.append(Note(number, f"it names {names.OLD}: {line.strip()}", "Names"))
+        if (bind := _BIND.search(line)) and int(bind["port"]) < 1024:
+            what = f"port {bind['port']}: who is not root may need net.ipv4.ip_unprivileged_port_start=0, or 8080"
+            notes.append(Note(number, what, "Image"))
     return notes
 
 

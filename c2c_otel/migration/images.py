@@ -7,10 +7,12 @@ import re
 from c2c_otel import __version__
 from c2c_otel.migration import names
 
-__all__ = ["IMAGE", "image"]
+__all__ = ["IMAGE", "NOT_ROOT", "image"]
 
 IMAGE = "c2c-otel"
 """As ``docker build --tag`` is told in docs/image.md."""
+
+NOT_ROOT = "the image runs as user 10001: may it write where the application writes?"
 
 _OLD_IMAGE = re.compile(
     rf"(?<![\w./-])(?:[\w.-]+(?::\d+)?/)?(?:camptocamp/)?{names.OLD}"

@@ -74,7 +74,7 @@ def _left(text: str) -> list[Note]:
             gone = names.gone(match[0])
             if gone is not None:
                 notes.append(Note(number, f"{match[0]} is gone: {gone.instead}", gone.section))
-        if entry := re.search(rf"egg:{names.OLD}#?\w*", line):
+        if entry := re.search(rf"egg:{names.OLD}(?![\w-])(?:#\w+)?", line):
             notes.append(Note(number, f"{entry[0]} is gone: take the filter out", "The include"))
     return notes
 

@@ -32,6 +32,7 @@ NEW = "c2c_otel"
 # Where the module itself, or one name of it, has another place than the same one below `NEW`.
 RENAMED = {
     "c2cwsgiutils": "c2c_otel",
+    "c2cwsgiutils.acceptance.image": "c2c_otel.acceptance.images",
     "c2cwsgiutils.config_utils.get_base_path": "c2c_otel.admin.base_path",
     "c2cwsgiutils.debug.utils": "c2c_otel.debug",
     "c2cwsgiutils.errors.init": "c2c_otel.errors.includeme",
@@ -49,18 +50,21 @@ class Gone(NamedTuple):
 
 
 _PART = '`config.include("c2c_otel")` has it'
-_GITHUB = Gone("there is no login with GitHub: the secret, or a proxy that knows who is who", "Authentication")
+_GITHUB = Gone("there is no login with GitHub: the secret, or a proxy that knows who is who", "Views")
 _SESSION = Gone("`db.setup_session`, and `config.add_request_method` for `request.dbsession`", "Database sessions")
-_SCRIPT = Gone('`plaster.get_loader("c2c://production.ini", protocols=["wsgi"])`', "Names without a counterpart")
+_SCRIPT = Gone("`setup_process.init`, or Pyramid's own `bootstrap(\"c2c://production.ini\")`", "Sentry and scripts")
 _PROMETHEUS = Gone("`/metrics` speaks for all workers; nothing is to be started or cleaned up", "Providers")
 
 GONE = {
     # the root, since version 5
-    "c2cwsgiutils.get_config_defaults": Gone("the `c2c://` loader knows the environment", "Commands"),
-    "c2cwsgiutils.get_logconfig_dict": Gone("the `c2c://` loader, or `c2c-otel-run`, sets logging up", "Commands"),
-    "c2cwsgiutils.get_paste_config": Gone("`c2c-otel-run` reads `C2CWSGIUTILS_CONFIG`", "Commands"),
+    "c2cwsgiutils.get_config_defaults": Gone("the `c2c://` loader knows the environment", "Commands and jobs"),
+    "c2cwsgiutils.get_logconfig_dict": Gone(
+        "the `c2c://` loader, or `c2c-otel-run`, sets logging up", "Commands and jobs"
+    ),
+    "c2cwsgiutils.get_paste_config": Gone("`c2c-otel-run` reads `C2CWSGIUTILS_CONFIG`", "Commands and jobs"),
+    "c2cwsgiutils.acceptance.image.normalize_image": Gone("pictures are compared as they are", "Acceptance tests"),
     # authentication
-    "c2cwsgiutils.auth.COOKIE_AGE": Gone("`C2C_SESSION_SECONDS`", "Authentication"),
+    "c2cwsgiutils.auth.COOKIE_AGE": Gone("`C2C_SESSION_SECONDS`", "Views"),
     "c2cwsgiutils.auth.AuthConfig": _GITHUB,
     "c2cwsgiutils.auth.AuthenticationType": _GITHUB,
     "c2cwsgiutils.auth.UserDetails": _GITHUB,
@@ -76,7 +80,7 @@ GONE = {
     "c2cwsgiutils.broadcast.utils": Gone("answers that are dictionaries have `hostname` and `pid`", "Broadcast"),
     "c2cwsgiutils.client_info.filter_factory": Gone("proxies are understood without a filter", "The include"),
     "c2cwsgiutils.config_utils": Gone("`c2c_otel.settings.flag` for flags; else read `registry.settings`", "Settings"),
-    "c2cwsgiutils.coverage_setup": Gone("`COVERAGE=1` with `c2c-otel-run`", "Commands"),
+    "c2cwsgiutils.coverage_setup": Gone("`COVERAGE=1` with `c2c-otel-run`", "Commands and jobs"),
     # sessions
     "c2cwsgiutils.db.FORCE_READONLY": Gone("`c2c_otel.db_maintenance.is_readonly()`", "Database sessions"),
     "c2cwsgiutils.db.force_readonly": Gone("`c2c_otel.db_maintenance.is_readonly()`", "Database sessions"),
@@ -117,8 +121,8 @@ GONE = {
     "c2cwsgiutils.redis_stats": Gone(_PART, "The include"),
     "c2cwsgiutils.redis_utils": Gone("a Redis client of the application's own", "Names without a counterpart"),
     "c2cwsgiutils.request_tracking": Gone(_PART, "The include"),
-    "c2cwsgiutils.scripts": Gone("the commands", "Commands"),
-    "c2cwsgiutils.sentry.filter_factory": Gone("errors are reported without a filter", "Sentry"),
+    "c2cwsgiutils.scripts": Gone("the commands", "Commands and jobs"),
+    "c2cwsgiutils.sentry.filter_factory": Gone("errors are reported without a filter", "Sentry and scripts"),
     "c2cwsgiutils.setup_process.PyramidEnv": _SCRIPT,
     "c2cwsgiutils.setup_process.bootstrap_application": _SCRIPT,
     "c2cwsgiutils.setup_process.bootstrap_application_from_options": _SCRIPT,

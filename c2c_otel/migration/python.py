@@ -137,7 +137,7 @@ class _Rename(cst.CSTTransformer):
         old = _dotted(original_node)
         if old is None or old.split(".")[0] != names.OLD or not self._is_imported(original_node):
             return updated_node
-        if self._includes and old in names.PARTS:
+        if self._includes and old in names.PARTS and old.removesuffix(".includeme") != f"{names.OLD}.pyramid":
             return cst.SimpleString(f'"{names.NEW}"')
         new = names.moved(old)
         return updated_node if new is None else self._like(original_node, old, new)

@@ -22,8 +22,8 @@ _SET: tuple[tuple[str, str, str], ...] = (
         _LOUD,
         "Settings",
     ),
-    (r"(?:C2C_AUTH_GITHUB_\w+|c2c\.auth\.github\.[\w.]+)", _GITHUB, "Authentication"),
-    (r"(?:C2C_USE_SESSION|c2c\.use_session)", _GITHUB, "Authentication"),
+    (r"(?:C2C_AUTH_GITHUB_\w+|c2c\.auth\.github\.[\w.]+)", _GITHUB, "Views"),
+    (r"(?:C2C_USE_SESSION|c2c\.use_session)", _GITHUB, "Views"),
     (r"C2C_PROMETHEUS_(?:PORT|PREFIX|PACKAGES|APPLICATION_PACKAGE)", "/metrics needs none of it", "Providers"),
     (
         r"(?:C2C_JSON_\w+|c2c\.json\.\w+)",
@@ -36,7 +36,7 @@ _SET: tuple[tuple[str, str, str], ...] = (
         "needs psycopg2 beside the extra postgresql, which brings psycopg",
         "Database sessions",
     ),
-    (r"(?:GUNICORN_WORKERS|GUNICORN_THREADS)", "c2c-otel-run reads GUNICORN_PARAMS alone", "Commands"),
+    (r"(?:GUNICORN_WORKERS|GUNICORN_THREADS)", "c2c-otel-run reads GUNICORN_PARAMS alone", "Commands and jobs"),
     (r"C2C_REDIS_TIMEOUT", "C2C_REDIS_OPTIONS=socket_timeout=3", "Settings"),
     (r"ERROR_DETAILS_SECRET|c2c\.error_details_secret", "C2C_SECRET is the one secret", "Errors"),
 )
