@@ -41,6 +41,11 @@ OTHERS = {
     "OTEL_PYTHON_REQUESTS_EXCLUDED_URLS",
     "OTEL_SEMCONV_STABILITY_OPT_IN",
     "PROMETHEUS_MULTIPROC_DIR",  # prometheus_client's
+    "C2C_JSON_PRETTY_PRINT",  # the predecessor's, in migrating.md
+    "C2C_JSON_SORT_KEYS",
+    "C2C_PROMETHEUS_PORT",
+    "GUNICORN_THREADS",
+    "GUNICORN_WORKERS",
     "SQLALCHEMY_URL",  # the demo application's
 }
 
