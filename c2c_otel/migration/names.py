@@ -52,7 +52,7 @@ class Gone(NamedTuple):
 _PART = '`config.include("c2c_otel")` has it'
 _GITHUB = Gone("there is no login with GitHub: the secret, or a proxy that knows who is who", "Views")
 _SESSION = Gone("`db.setup_session`, and `config.add_request_method` for `request.dbsession`", "Database sessions")
-_SCRIPT = Gone("`setup_process.init`, or Pyramid's own `bootstrap(\"c2c://production.ini\")`", "Sentry and scripts")
+_SCRIPT = Gone('`setup_process.init`, or Pyramid\'s own `bootstrap("c2c://production.ini")`', "Sentry and scripts")
 _PROMETHEUS = Gone("`/metrics` speaks for all workers; nothing is to be started or cleaned up", "Providers")
 
 GONE = {

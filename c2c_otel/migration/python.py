@@ -56,8 +56,12 @@ class _Rename(cst.CSTTransformer):
         super().__init__()
         self._is_setup = is_setup
         self._includes = 0
+        self._sessions: list[cst.Call] = []
 
     # -- imports --
+
+    def visit_SimpleStatementLine(self, node: cst.SimpleStatementLine) -> None:
+        self._session(node)
 
     def visit_Import(self, node: cst.Import) -> bool:
         return False
@@ -77,7 +81,10 @@ class _Rename(cst.CSTTransformer):
     def leave_SimpleStatementLine(
         self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
     ) -> Any:
-        """A ``from c2cwsgiutils import`` may become several."""
+        """A ``from c2cwsgiutils import`` may become several; so does ``db.init``."""
+        if (session := self._session(original_node)) is not None:
+            target, call = session
+            return cst.FlattenSentinel([updated_node, _request_method(target, call)])
         lines: list[cst.SimpleStatementLine] = []
         body: list[cst.BaseSmallStatement] = []
         for statement in updated_node.body:
@@ -96,6 +103,23 @@ class _Rename(cst.CSTTransformer):
                 ] + [made[-1].with_changes(semicolon=statement.semicolon)]
             body.extend(made)
         return updated_node.with_changes(body=body)
+
+    def _session(self, node: cst.SimpleStatementLine) -> tuple[str, cst.Call] | None:
+        """Of ``session = c2cwsgiutils.db.init(config, ...)``: the name on its left, and the call."""
+        if len(node.body) != 1 or not matchers.matches(node.body[0], _ASSIGNED_CALL):
+            return None
+        assigned: Any = node.body[0]
+        call: Any = assigned.value
+        if not self._is_db_init(call) or not matchers.matches(call.args[0], matchers.Arg(matchers.Name())):
+            return None
+        self._sessions.append(call)
+        return assigned.targets[0].target.value, call
+
+    def _is_db_init(self, node: cst.Call) -> bool:
+        found: Any = self.get_metadata(QualifiedNameProvider, node.func, ())
+        return isinstance(node.func, cst.Attribute) and any(
+            name.name == f"{names.OLD}.db.init" and name.source is QualifiedNameSource.IMPORT for name in found
+        )
 
     def _from(self, node: cst.ImportFrom) -> Sequence[Any]:
         """One statement for each module that the names are now in."""
@@ -175,8 +199,13 @@ class _Rename(cst.CSTTransformer):
     def visit_Call(self, node: cst.Call) -> None:
         self._includes += _is_include(node)
 
-    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.Call:
+    def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
         self._includes -= _is_include(original_node)
+        if original_node in self._sessions:
+            function = cst.ensure_type(updated_node.func, cst.Attribute).with_changes(attr=cst.Name("setup_session"))
+            return cst.Subscript(
+                updated_node.with_changes(func=function), [cst.SubscriptElement(cst.Index(cst.Integer("0")))]
+            )
         return updated_node
 
     def leave_SimpleString(self, original_node: cst.SimpleString, updated_node: cst.SimpleString) -> cst.SimpleString:
@@ -217,6 +246,19 @@ def _renamed(alias: cst.ImportAlias, old: str, new: str, has_parent: bool) -> cs
 
 def _is_include(node: cst.Call) -> bool:
     return matchers.matches(node.func, matchers.Attribute(attr=matchers.Name("include")))
+
+
+_ASSIGNED_CALL = matchers.Assign(
+    targets=[matchers.AssignTarget(matchers.Name())],
+    value=matchers.Call(func=matchers.Attribute(), args=[matchers.AtLeastN(n=1)]),
+)
+
+
+def _request_method(target: str, call: cst.Call) -> cst.BaseStatement:
+    """What ``db.init`` has done beside: ``request.dbsession``."""
+    config = cst.ensure_type(call.args[0].value, cst.Name).value
+    code = f'{config}.add_request_method(lambda request: {target}(), "dbsession", reify=True)'
+    return cst.parse_statement(code)
 
 
 _MENTION = re.compile(rf"(?<![\w-]){names.OLD}(?![\w-])")

@@ -11,12 +11,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from c2c_otel import __version__
 from c2c_otel.commands import migrate
-from c2c_otel.migration import dependencies, docker, documents, files, ini, python, settings
+from c2c_otel.migration import dependencies, docker, documents, files, ini, settings
 from c2c_otel.migration.change import Rewritten, Unparsable
 
 OLD_WAY = Path(__file__).resolve().parents[1] / "apps" / "old_way"
@@ -25,109 +23,6 @@ OLD_WAY = Path(__file__).resolve().parents[1] / "apps" / "old_way"
 def again(rewrite: object, done: Rewritten) -> None:
     """A second time, nothing changes, and a person is told the same of what is left."""
     assert rewrite(done.text).text == done.text  # type: ignore[operator]
-
-
-def py(text: str, *noted: str) -> str:
-    done = python.rewrite(text)
-    assert python.rewrite(done.text) == done
-    assert [note.text.split(" is gone")[0] for note in done.notes] == list(noted), done.notes
-    return done.text
-
-
-# -- Python -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("import c2cwsgiutils.pyramid\n", "import c2c_otel.pyramid\n"),
-        ("import os, c2cwsgiutils.db as d  # two\n", "import os, c2c_otel.db as d  # two\n"),
-        ("from c2cwsgiutils import stats\n", "from c2c_otel import stats\n"),
-        ("from c2cwsgiutils.stats import *\n", "from c2c_otel.stats import *\n"),
-        (
-            "from c2cwsgiutils.sqlalchemylogger import handlers\nhandlers.SQLAlchemyHandler\n",
-            "from c2c_otel import sqlalchemylogger as handlers\nhandlers.SQLAlchemyHandler\n",
-        ),
-        (
-            "from c2cwsgiutils.config_utils import get_base_path\nget_base_path(config)\n",
-            "from c2c_otel.admin import base_path as get_base_path\nget_base_path(config)\n",
-        ),
-        (
-            "from c2cwsgiutils.config_utils import get_base_path as base_path\n",
-            "from c2c_otel.admin import base_path\n",
-        ),
-        (
-            "from c2cwsgiutils.health_check import (\n    HealthCheck,  # one\n    JsonCheckException\n)\n",
-            "from c2c_otel.health_check import (\n    HealthCheck,  # one\n    JsonCheckException\n)\n",
-        ),
-        (
-            "import c2cwsgiutils.stats\n(c2cwsgiutils\n   .stats\n   .timer)(['a'])\n",
-            "import c2c_otel.stats\n(c2c_otel\n   .stats\n   .timer)(['a'])\n",
-        ),
-        (
-            "import c2cwsgiutils.debug.utils\nc2cwsgiutils.debug.utils.get_size(1)\n",
-            "import c2c_otel.debug\nc2c_otel.debug.get_size(1)\n",
-        ),
-        ("import c2cwsgiutils\nvars(c2cwsgiutils)\n", "import c2c_otel\nvars(c2c_otel)\n"),
-        ("config.include('c2cwsgiutils.pyramid')\n", "config.include('c2c_otel')\n"),
-        ('config.include("c2cwsgiutils.broadcast")\n', 'config.include("c2c_otel")\n'),
-        (
-            "import c2cwsgiutils.pyramid\nconfig.include(c2cwsgiutils.pyramid.includeme)\n",
-            "import c2c_otel.pyramid\nconfig.include(c2c_otel.pyramid.includeme)\n",
-        ),
-        ("getLogger('c2cwsgiutils')\n", "getLogger('c2c_otel')\n"),
-        ('x = r"c2cwsgiutils.wsgi_app:application"\n', 'x = r"c2c_otel.wsgi_app:application"\n'),
-        ("run(['c2cwsgiutils_run.py', f'c2cwsgiutils-genversion {tag}'])\n",
-         "run(['c2c-otel-run', f'c2c-otel-genversion {tag}'])\n"),
-        ("def f(c2cwsgiutils):\n    c2cwsgiutils.stats\n", "def f(c2cwsgiutils):\n    c2cwsgiutils.stats\n"),
-        ("from c2cwsgiutils_app import models\n", "from c2cwsgiutils_app import models\n"),
-        ("from .c2cwsgiutils import stats\n", "from .c2cwsgiutils import stats\n"),
-        ("x = b'c2cwsgiutils.stats'\n", "x = b'c2cwsgiutils.stats'\n"),
-        ("# from c2cwsgiutils import stats\n", "# from c2cwsgiutils import stats\n"),
-    ],
-)  # fmt: skip
-def test_python(old: str, new: str) -> None:
-    assert py(old) == new
-
-
-def test_python_what_is_gone_stays_and_is_named() -> None:
-    old = "from c2cwsgiutils import (stats, redis_utils as r, auth)  # all\nr.get({})\nstats.init_backends()\n"
-    new = (
-        "from c2c_otel import stats, auth\nfrom c2cwsgiutils import redis_utils as r  # all\n"
-        "r.get({})\nstats.init_backends()\n"
-    )
-    assert py(old, "c2cwsgiutils.redis_utils", "c2cwsgiutils.redis_utils.get", "c2c_otel.stats.init_backends") == new
-
-
-def test_python_one_of_several_statements_of_a_line() -> None:
-    old = "if a:\n    x = 1; from c2cwsgiutils import stats, redis_utils; y = 2\n"
-    new = "if a:\n    x = 1; from c2c_otel import stats; from c2cwsgiutils import redis_utils; y = 2\n"
-    assert py(old, "c2cwsgiutils.redis_utils") == new
-
-
-def test_python_other_texts_are_named() -> None:
-    (note,) = python.rewrite("x = 'thanks to c2cwsgiutils!'\n").notes
-    assert note.line == 1 and "thanks to" in note.text
-
-
-def test_python_line_ends_stay() -> None:
-    assert py("import c2cwsgiutils.db\r\nx = 1\r\n") == "import c2c_otel.db\r\nx = 1\r\n"
-
-
-def test_python_that_cannot_be_parsed() -> None:
-    with pytest.raises(Unparsable, match="line 2"):
-        python.rewrite("import c2cwsgiutils\nprint 'python 2'\n")
-
-
-@given(st.lists(st.sampled_from([
-    "import c2cwsgiutils.stats", "import c2cwsgiutils.redis_utils", "from c2cwsgiutils import stats, sentry, scripts",
-    "c2cwsgiutils.stats.timer(['c2cwsgiutils'])", "x = 'c2cwsgiutils.errors'", "config.include(c2cwsgiutils.broadcast)",
-    "from c2cwsgiutils.db import init, setup_session as s", "pass  # c2cwsgiutils", "c2cwsgiutils.redis_utils.get()",
-]), max_size=6))  # fmt: skip
-def test_python_is_idempotent(lines: list[str]) -> None:
-    done = python.rewrite("\n".join(lines))
-    assert python.rewrite(done.text) == done
-    compile(done.text, "x", "exec")
 
 
 # -- ini --------------------------------------------------------------------------------------------------------------
