@@ -69,7 +69,9 @@ class Tree:
             if len(stack) > MAX_DEPTH:
                 self.cut += seconds
         if node == ROOT:
-            return
+            if not stack:
+                return
+            node = self._no_room("(no room)\x00<built-in>\x000")
         self.samples += 1
         self.seconds[node] += seconds
         order = self.order
@@ -77,6 +79,14 @@ class Tree:
             order[-1][1] += seconds
         elif len(order) < MAX_ORDER:
             order.append([node, seconds])
+
+    def _no_room(self, frame: Any) -> int:
+        """For what was called first and is one too many: a node more than there should be, once."""
+        self._max_nodes, most = len(self.parents) + 1, self._max_nodes
+        node = self._child(ROOT, frame)
+        self._max_nodes = most
+        assert node is not None
+        return node
 
     def _child(self, parent: int, frame: Any) -> int | None:
         """Made where it is new; None where there is no room."""
@@ -115,10 +125,9 @@ class Tree:
             node = self._child(above, other.frames[of])
             if node is None:
                 self.cut += seconds
-                node = above
+                node = self._no_room(Frame("(no room)", "", 0)) if above == ROOT else above
             nodes.append(node)
-            if node != ROOT:
-                self.seconds[node] += seconds
+            self.seconds[node] += seconds
 
     # -- what it says -------------------------------------------------------------------------------------------------
 
@@ -216,7 +225,7 @@ def _frame(text: str, module_of: Callable[[str], str]) -> Frame:
     name = _printable(f"{cls}.{name}" if cls and not name.startswith("<") else name)
     if file == "<built-in>":
         return Frame(name, "", 0)
-    return Frame(name, _printable(file), int(line) if line.isdigit() else 0, module_of(file))
+    return Frame(name, _printable(file), int(line) if line.isdigit() else 0, _printable(module_of(file)))
 
 
 def _printable(text: str) -> str:
