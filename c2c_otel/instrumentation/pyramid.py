@@ -142,6 +142,10 @@ class TracedRouter(_SpannedRouter):
         if getattr(registry, "package_name", None) in _INSIDE_OTHERS:
             return
         process.application_ready()
+        if settings.sentry_url and not decided.included:  # the include has done it before
+            from c2c_otel import sentry
+
+            sentry.configure(settings, registry.settings or {})
         auth.init(settings)
         if decided.included:
             self._c2c_proxies = client_info.Resolver(settings.trusted_proxies)

@@ -109,3 +109,12 @@ def test_a_server_that_is_down(sentry_server: Sentry) -> None:
         sentry_server.wait_for(1, lambda event: event["request"].get("query_string") == "up=1")
         assert running.stderr.read_text().count(said) <= 2  # once a worker
         assert "Retrying" not in running.stderr.read_text()
+
+
+def test_the_launcher_alone_reports_what_the_server_logs(sentry_server: Sentry) -> None:
+    """An application that does not know of us: what it raises reaches gunicorn, which logs it."""
+    with gunicorn(sentry_server, APP_INCLUDE="false") as running:
+        assert running.get("/fail?n=1").status == 500
+        sentry_server.wait_for(1, lambda event: "ValueError" in str(event.get("exception")))
+    assert len(sentry_server.events) == 1
+    assert PLANTED.encode() not in sentry_server.raw
