@@ -10,11 +10,13 @@ before these.
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Callable
 from typing import Any
 
 import orjson
+from pyramid.exceptions import URLDecodeError
 from pyramid.httpexceptions import HTTPError, HTTPException, default_exceptionresponse_view
 from pyramid.response import Response
 
@@ -30,6 +32,9 @@ _logger = logging.getLogger("c2c_otel.errors")
 _MAX_MESSAGE = 2_000
 _PROBLEM = "application/problem+json"
 _OWN_HEADERS = frozenset({"content-type", "content-length"})
+_STATEMENT = re.compile(r"\[SQL:|(?:\n|\\n)LINE \d+:|\(Background on this error at:")
+"""Where texts of SQLAlchemy, and of PostgreSQL, begin to quote it; also within a `repr`."""
+_MAX_CHAIN = 20
 
 # what happens to an exception of these modules' classes, without importing them: class -> (status, level)
 _OF_THE_DATA = frozenset({"sqlalchemy.exc.IntegrityError", "sqlalchemy.exc.DataError"})
@@ -76,7 +81,7 @@ def _judge(error: Any) -> tuple[int, int]:
     classes = _classes(error)
     if isinstance(error, HTTPException):
         status = error.status_int
-    elif not _OF_THE_DATA.isdisjoint(classes):
+    elif isinstance(error, URLDecodeError) or not _OF_THE_DATA.isdisjoint(classes):
         status = 400
     elif not _DISCONNECTED.isdisjoint(classes):
         return 500, logging.INFO
@@ -98,27 +103,44 @@ def _status_of_boto(error: Any) -> int:
 
 
 def message(error: Any, detailed: bool) -> str:
-    """What an exception says; unless ``detailed``, without statements, and shortened."""
+    """What an exception says; unless ``detailed``, without statements, and shortened. An HTTP error's detail is what
+    the application wants to be said: it is not shortened."""
     if isinstance(error, HTTPException):
-        return str(error.detail or error.title)
+        text = str(error.detail or error.title)
+        return text if detailed else _without_statement(error, text) or str(error.title)
     try:
-        text = str(error)
-        if detailed:
-            return text
-        if _SQLALCHEMY in _classes(error):
-            return _of_the_driver(error) if not _OF_THE_DATA.isdisjoint(_classes(error)) else type(error).__name__
-        if any(cls.__name__ in _DRIVERS for cls in type(error).__mro__):
-            return type(error).__name__
+        return str(error) if detailed else _for_everybody(error) or type(error).__name__
     except Exception:  # an exception whose __str__ raises
         return type(error).__name__
-    return text.partition("[SQL:")[0].strip()[:_MAX_MESSAGE] or type(error).__name__
+
+
+def _for_everybody(error: BaseException) -> str:
+    classes = _classes(error)
+    if isinstance(error, URLDecodeError):
+        return "The path is not UTF-8."
+    if not _OF_THE_DATA.isdisjoint(classes):
+        return _of_the_driver(error)
+    if _SQLALCHEMY in classes or any(cls.__name__ in _DRIVERS for cls in type(error).__mro__):
+        return ""
+    return _without_statement(error, str(error))[:_MAX_MESSAGE]
+
+
+def _without_statement(error: BaseException, text: str) -> str:
+    """The text up to a statement in it; nothing of one that quotes the statement of an error behind this one."""
+    behind: BaseException | None = error
+    for _ in range(_MAX_CHAIN):
+        behind = behind and (behind.__cause__ or behind.__context__)
+        statement = getattr(behind, "statement", None)
+        if isinstance(statement, str) and statement and statement in text:
+            return ""
+    return _STATEMENT.split(text, maxsplit=1)[0].strip()
 
 
 def _of_the_driver(error: Any) -> str:
     """What the driver says, without the rows and values that it may show in further lines."""
     original = getattr(error, "orig", None)
     said = getattr(getattr(original, "diag", None), "message_primary", None) or str(original or type(error).__name__)
-    return said.strip().partition("\n")[0].partition("[SQL:")[0][:_MAX_MESSAGE]
+    return _STATEMENT.split(said.strip().partition("\n")[0], maxsplit=1)[0][:_MAX_MESSAGE]
 
 
 def _stacktrace(error: BaseException) -> str:
@@ -163,9 +185,17 @@ def _log(error: Any, request: Any, status: int, level: int) -> None:
     exception = (type(error), error, error.__traceback__) if unforeseen and level >= logging.ERROR else None
     extra = {"referer": request.headers.get("Referer")}
     what = message(error, True) if exception is None else type(error).__name__
-    path, query = request.path, wsgi_attributes.redacted_query(request.query_string)
+    path, query = _path(request), wsgi_attributes.redacted_query(request.query_string)
     where = f"{path}?{query}" if query else path
     _logger.log(level, "%s %s is %d: %s", request.method, where, status, what, exc_info=exception, extra=extra)
+
+
+def _path(request: Any) -> str:
+    try:
+        return str(request.path)
+    except UnicodeDecodeError:
+        environ = request.environ
+        return f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
 
 
 def _add_cors(response: Response, request: Any) -> None:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy
 from pyramid.config import Configurator
-from pyramid.httpexceptions import HTTPException, HTTPFound, HTTPNoContent, HTTPNotFound, HTTPUnauthorized
+from pyramid.httpexceptions import (
+    HTTPBadRequest,
+    HTTPException,
+    HTTPFound,
+    HTTPNoContent,
+    HTTPNotFound,
+    HTTPUnauthorized,
+)
 from pyramid.response import Response
 
 from c2c_otel import services
@@ -56,7 +64,33 @@ def raising(error: Any) -> Any:
     return view
 
 
+QUERY = "SELECT v FROM nowhere WHERE v = :v"
+
+
+def wrapping(wrap: Callable[[Any], Exception]) -> Any:
+    """What applications make of a database's error."""
+
+    def view(request: Any) -> Response:
+        try:
+            found: Response = statement(QUERY)(request)
+        except sqlalchemy.exc.DatabaseError as error:
+            raise wrap(error) from None
+        return found
+
+    return view
+
+
+OF_POSTGRESQL = 'relation "nowhere" does not exist\nLINE 1: SELECT v FROM nowhere\n                      ^'
+
 ROUTES = {
+    "text": wrapping(lambda error: RuntimeError(f"It failed: {error}")),
+    "statement": wrapping(lambda error: RuntimeError(f"It failed: {error.statement}")),
+    "detail": wrapping(lambda error: HTTPBadRequest(f"It failed: {error}")),
+    "quoted": wrapping(lambda error: HTTPBadRequest(f"It failed: {error.statement}")),
+    "line": raising(RuntimeError(OF_POSTGRESQL)),
+    "repr": raising(RuntimeError(repr(ValueError(OF_POSTGRESQL)))),
+    "problem": raising(HTTPBadRequest(OF_POSTGRESQL)),
+    "long": raising(HTTPBadRequest("a" * 5_000)),
     "missing": raising(HTTPNotFound("no such hello")),
     "login": raising(HTTPUnauthorized("who?", headers=[("WWW-Authenticate", 'Basic realm="x"')])),
     "away": raising(HTTPFound("/elsewhere")),
@@ -67,7 +101,7 @@ ROUTES = {
     "boto": raising(BotoError("An error occurred")),
     "reset": raising(ConnectionResetError("gone")),
     "integrity": statement("INSERT INTO t VALUES (1, :v)"),
-    "syntax": statement("SELECT v FROM nowhere WHERE v = :v"),
+    "syntax": statement(QUERY),
 }
 
 
@@ -108,6 +142,14 @@ def body(answer: kit.Answer) -> Any:
         ("/integrity", 400, "UNIQUE constraint failed: t.id"),
         ("/syntax", 500, "OperationalError"),
         ("/nowhere", 404, "/nowhere"),
+        ("/text", 500, "RuntimeError"),
+        ("/statement", 500, "RuntimeError"),
+        ("/detail", 400, "Bad Request"),
+        ("/quoted", 400, "Bad Request"),
+        ("/line", 500, 'relation "nowhere" does not exist'),
+        ("/repr", 500, 'ValueError(\'relation "nowhere" does not exist'),
+        ("/problem", 400, 'relation "nowhere" does not exist'),
+        ("/long", 400, "a" * 5_000),
     ],
 )
 def test_what_an_anonymous_client_gets(make: Any, path: str, status: int, message: str) -> None:
@@ -122,6 +164,14 @@ def test_an_exception_that_cannot_be_shown(make: Any) -> None:
         assert body(kit.get(make(), "/mute")) == {"message": "Mute", "status": 500}
     finally:
         guard.strict(None)
+
+
+@pytest.mark.parametrize("path", ["/\xff", "/value/\xff\xfe"])
+def test_a_path_that_is_not_utf_8(make: Any, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    answer = kit.get(make(), path)
+    assert (answer.status, body(answer)) == (400, {"message": "The path is not UTF-8.", "status": 400})
+    (record,) = [record for record in caplog.records if record.name == "c2c_otel.errors"]
+    assert record.levelname == "WARNING" and path in record.getMessage()
 
 
 def test_headers_of_an_http_error_stay(make: Any) -> None:
@@ -190,7 +240,7 @@ def test_what_is_logged(make: Any, caplog: pytest.LogCaptureFixture) -> None:
         ("ERROR", "GET /value?secret=REDACTED&a=1 is 500: ValueError", True),
         ("INFO", "GET /reset?secret=REDACTED&a=1 is 500: gone", False),
     ]
-    assert {record.referer for record in caplog.records if record.name == "c2c_otel.errors"} == {
+    assert {getattr(record, "referer", None) for record in caplog.records if record.name == "c2c_otel.errors"} == {
         "https://from.example/"
     }
 
