@@ -148,13 +148,17 @@ class Service:
         (new,) = set(self.gunicorn.wait_for_workers(3, without=old[1])) - set(old)
         return new
 
+    def stacks_of(self) -> set[int]:
+        """The processes whose threads are shown: cheap to ask, and answered by all."""
+        stacks = self.json("/c2c/debug/stacks")
+        return {int(name.split("/")[1]) for stack in stacks for name in stack["threads"]}
+
     def wait_for_all(self) -> None:
         """Until each living worker listens and knows what is stored: all answer, whoever is asked."""
 
         def all_of_them() -> bool:
             pids = set(self.gunicorn.worker_pids())
-            found = [self.json("/c2c/debug/memory?limit=1") for _ in range(2)]
-            return len(pids) == 3 and all({one and one["pid"] for one in each} == pids for each in found)
+            return len(pids) == 3 and all(self.stacks_of() == pids for _ in range(4))
 
         wait_until("all workers", all_of_them, 40, self.gunicorn.stderr.read_text)
 

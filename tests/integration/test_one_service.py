@@ -320,8 +320,7 @@ def test_a_blocked_thread_is_found(service: Service) -> None:
 
 
 def test_all_workers_tell_their_stacks(service: Service) -> None:
-    pids = {int(name.split("/")[1]) for stack in service.json("/c2c/debug/stacks") for name in stack["threads"]}
-    assert pids == set(service.gunicorn.worker_pids())
+    assert service.stacks_of() == set(service.gunicorn.worker_pids())
 
 
 def test_all_workers_tell_their_memory(service: Service) -> None:

@@ -18,7 +18,7 @@ def statuses(service: Service, headers: dict[str, str]) -> dict[str, int]:
     return {view.path: service.get(view.url, headers).status for view in VIEWS}
 
 
-@pytest.mark.parametrize("way", ["sockets", "redis"])
+@pytest.mark.parametrize("way", ["preload", "redis"])
 def test_without_its_flag_a_view_does_not_exist(way: str, tmp_path: Path) -> None:
     """Each flag opens its own views alone; here, one of them is on and the others are not, each in another way."""
     off = {"C2C_LOG_VIEW_ENABLED": "1", "C2C_DB_MAINTENANCE_VIEW_ENABLED": "0", "C2C_SQL_PROFILER_ENABLED": "false"}
@@ -32,7 +32,7 @@ def test_without_its_flag_a_view_does_not_exist(way: str, tmp_path: Path) -> Non
         assert not any(word in index for word in ("db/maintenance", "sql_profiler", "debug/stacks", "debug/memory"))
 
 
-@pytest.mark.parametrize("way", ["sockets", "sentinel"])
+@pytest.mark.parametrize("way", ["preload", "sentinel"])
 def test_without_a_secret_no_protected_view_exists(way: str, tmp_path: Path) -> None:
     """Whatever the flags, and whatever comes for a secret; nor can anybody log in."""
     with serving(way, tmp_path, C2C_SECRET="", **FLAGS) as service:
