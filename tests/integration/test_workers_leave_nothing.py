@@ -90,8 +90,9 @@ def test_recycling_leaves_no_more_files(udp_sink: UdpSink, tmp_path: Path) -> No
         assert most <= 14  # two workers and those that take over, five dead ones, archive, epoch, lock, one being made
         assert not watch.falls
         [run] = run_directories(gunicorn)
-        assert {path.name for path in run.iterdir()} == {"alive", "metrics", "sockets"}
-        assert len(list((run / "sockets").iterdir())) <= 4  # those that left have removed theirs
+        assert {path.name for path in run.iterdir()} == {"alive", "metrics", "processes", "sockets"}
+        for kind in ("processes", "sockets"):
+            assert len(list((run / kind).iterdir())) <= 4, kind  # those that left have removed theirs
     print(f"{len(seen)} workers, {watch.scrapes} scrapes, at most {most} files")
 
 
