@@ -22,6 +22,7 @@ __all__ = [
     "Gone",
     "command",
     "gone",
+    "may_be_gone",
     "moved",
     "text_moved",
 ]
@@ -246,6 +247,12 @@ def moved(name: str) -> str | None:
 
 
 _GONE_NOW = {str(moved(name)): instead for name, instead in GONE.items() if name not in _GONE_MODULES}
+
+
+def may_be_gone(text: str) -> bool:
+    """Whether new names that are gone may be in a text: quick, so that what has none need not be parsed."""
+    words = set(re.findall(r"\w+", text))
+    return any(words.issuperset(name.split(".")) for name in _GONE_NOW)
 
 
 def text_moved(name: str) -> str | None:

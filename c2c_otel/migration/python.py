@@ -19,7 +19,7 @@ __all__ = ["rewrite"]
 
 def rewrite(text: str, *, is_setup: bool = False) -> Rewritten:
     """Raises `Unparsable`. ``is_setup``: the file is a setup.py, whose texts may be requirements."""
-    if names.OLD not in text and names.NEW not in text:
+    if names.OLD not in text and not names.may_be_gone(text):
         return Rewritten(text)
     try:
         module = cst.parse_module(text)

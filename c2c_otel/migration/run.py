@@ -75,13 +75,14 @@ def _name(path: Path, root: Path) -> str:
 
 def write(file: File) -> None:
     """In the place of what was there, whole or not at all, with its mode. Raises OSError."""
-    mode = file.path.stat().st_mode
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.path.name}.", dir=file.path.parent)
+    path = file.path.resolve()  # a link that was named itself stays one
+    mode = path.stat().st_mode
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as output:
             output.write(file.after)
         Path(name).chmod(mode)
-        Path(name).replace(file.path)
+        Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             Path(name).unlink()

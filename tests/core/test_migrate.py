@@ -312,6 +312,13 @@ def test_one_file(shop: Path) -> None:
     assert "c2cwsgiutils" in (shop / "setup.py").read_text()
 
 
+def test_a_link_that_is_named_stays_one(shop: Path) -> None:
+    link = shop.parent / "link.py"
+    link.symlink_to(shop / "shop" / "models.py")
+    assert migrate.main([str(link)]) == 0
+    assert link.is_symlink() and "c2c_otel" in (shop / "shop" / "models.py").read_text()
+
+
 def test_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         migrate.main([str(tmp_path / "nowhere")])
