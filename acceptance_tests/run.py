@@ -117,6 +117,7 @@ def main() -> int:
             "C2C_DB_MAINTENANCE_VIEW_ENABLED": "1",
             "C2C_SQL_PROFILER_ENABLED": "1",
             "C2C_DEBUG_VIEW_ENABLED": "1",
+            "C2C_ENABLE_EXCEPTION_HANDLING": "1",
         }
         program = str(Path(sys.executable).with_name("c2c-otel-instrument"))
         arguments = ["gunicorn", "-w", "4", "--threads", "8", "-b", f"127.0.0.1:{port}", "--no-control-socket"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from c2c_otel.acceptance.connection import CacheExpected, Connection
 from c2c_otel.acceptance.images import check_image_file
@@ -152,6 +153,72 @@ def test_a_hello_is_added_once(demo: Demo) -> None:
     demo.stranger.get("/api/hello/none", 404)
     demo.stranger.post("/api/hello", 400, data="no JSON")
     demo.stranger.delete("/api/hello", (404, 405))
+
+
+def test_errors_are_json(demo: Demo) -> None:
+    for path, status, message in (
+        ("/api/error", 500, "asked for"),
+        ("/api/hello/none", 404, "no hello none"),
+        ("/nowhere", 404, "/nowhere"),
+    ):
+        answer = demo.stranger.get_raw(path, status, cors=True, cache_expected=CacheExpected.NO)
+        found = answer.json()
+        assert found == {"message": message, "status": status, "request_id": answer.headers["X-Request-ID"]}
+        found = demo.stranger.get_json(path, status, headers={"X-API-Key": demo.secret})
+        assert ("stacktrace" in found) == (status == 500)
+    problem = demo.stranger.get_raw("/api/error", 500, headers={"Accept": "application/problem+json"})
+    assert problem.headers["Content-Type"] == "application/problem+json"
+    assert problem.json()["detail"] == "asked for"
+
+
+def test_a_greeting_that_is_there_already_is_the_clients_fault(demo: Demo) -> None:
+    again = demo.stranger.post_json("/api/hello", 400, json={"value": "world"})
+    assert again["message"] == "UNIQUE constraint failed: hello.value"
+
+
+def test_pages_of_other_origins_may_call_the_services(demo: Demo) -> None:
+    answer = demo.stranger.get_raw("/api/greetings", cors=True, cache_expected=CacheExpected.NO)
+    assert "¡world!" in answer.json()["greetings"]
+    assert "¡world!".encode() in answer.content  # as it is, not escaped
+    asked = demo.stranger.options(
+        "/api/greetings",
+        cors=True,
+        cache_expected=CacheExpected.YES,
+        headers={"Access-Control-Request-Method": "GET"},
+    )
+    assert "GET" in asked.headers["Access-Control-Allow-Methods"]
+
+
+def test_who_asks_behind_a_proxy(demo: Demo) -> None:
+    assert demo.stranger.get_json("/api/who")["client"] == "127.0.0.1"
+    headers = {"Forwarded": "for=192.0.2.7;host=shop.example;proto=https"}
+    found = demo.stranger.get_json("/api/who", headers=headers)
+    assert (found["client"], found["url"]) == ("192.0.2.7", "https://shop.example/api/who")
+
+
+def test_what_is_added_is_in_the_audit_table(demo: Demo) -> None:
+    ids = [demo.stranger.post_json("/api/hello", json={"value": f"audited {number}"})["id"] for number in range(3)]
+    expected = {("INFO", f"hello {id_} was added") for id_ in ids}
+
+    def written() -> bool:
+        return expected <= {(row["level"], row["msg"]) for row in demo.stranger.get_json("/api/audit")}
+
+    wait_until("the rows", written)
+
+
+def test_while_the_database_is_read_only(demo: Demo) -> None:
+    def switch(readonly: str) -> None:
+        demo.stranger.post_json("/c2c/db/maintenance", headers={"X-API-Key": demo.secret}, data={"readonly": readonly})
+
+    switch("true")
+    try:
+        refused = requests.post(f"{demo.url}/api/hello", json={"value": "later"}, timeout=30)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "30")
+        assert "read-only" in refused.json()["message"]
+        assert demo.stranger.get_json("/api/hello")
+    finally:
+        switch("false")
+    assert demo.stranger.post_json("/api/hello", json={"value": "later"})
 
 
 def test_ten_scrapes_in_a_row_show_no_counter_that_fell(demo: Demo) -> None:

@@ -20,6 +20,7 @@ def main(global_config: dict[str, Any] | None = None, **settings: Any) -> Any:
     config = Configurator(settings=settings)
     if settings.get("demo.include", "true") == "true":
         config.include("c2c_otel")
+        config.scan(".api")  # cornice and fast_json are what it includes
     config.include("pyramid_tm")
     session = models.includeme(config)
     config.include(".views")

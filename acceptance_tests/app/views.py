@@ -21,6 +21,7 @@ from c2c_otel import stats
 from .models import Hello
 
 _logger = logging.getLogger(__name__)
+_audit = logging.getLogger("acceptance_tests.audit")
 _orders = metrics.get_meter(__name__).create_counter("demo.orders", unit="{order}", description="Orders taken")
 _sizes = prometheus_client.Summary("demo_order_size", "Items in an order")
 
@@ -33,6 +34,7 @@ def includeme(config: Configurator) -> None:
     config.add_route("hello", "/api/hello")
     config.add_route("hello_one", "/api/hello/{id}")
     config.add_route("activity", "/api/activity")
+    config.add_route("audit", "/api/audit")
     config.add_route("cache", "/api/cache/{key}")
     config.add_route("call", "/api/call")
     config.add_route("stream", "/api/stream")
@@ -62,10 +64,13 @@ dd {{ color: #555; margin: 0 }}
 _LINKS = {
     "/api/hello": "a list from the database, rendered as JSON",
     "/api/hello/1": "one row of it",
+    "/api/greetings": "a service for pages of other origins, rendered by orjson",
+    "/api/who": "who asks: behind a trusted proxy, whom that one names",
+    "/api/audit": "which greetings were added: log records in a table of the database",
     "/api/call": "a call to another service (here: to this one), in the same trace and with the same request id",
     "/api/stream": "a body that logs while it is sent",
     "/api/order": "timers, a counter and a gauge of the application's own",
-    "/api/error": "an exception, on purpose: the server answers 500",
+    "/api/error": "an exception, on purpose: JSON with the status 500",
     "/metrics": "what Prometheus sees, all workers together",
     "/c2c/health_check?max_level=3": "the database, the disk, the migrations: 200 where all is well",
     "/c2c": "the index of the views, with a login: the secret is where the demo was started",
@@ -93,6 +98,7 @@ def hello_add(request: Any) -> dict[str, Any]:
         raise HTTPBadRequest('expected a JSON body such as {"value": "you"}') from error
     request.dbsession.add(row)
     request.dbsession.flush()
+    _audit.info("hello %s was added", row.id)
     return {"id": row.id, "value": row.value}
 
 
@@ -111,6 +117,16 @@ def activity(request: Any) -> dict[str, Any]:
         sqlalchemy.text("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()")
     )
     return {"application_name": name, "request_id": request.c2c_request_id}
+
+
+@view_config(route_name="audit", renderer="json")
+def audit(request: Any) -> list[dict[str, Any]]:
+    """What `c2c_otel.sqlalchemylogger` has written; it makes the table with the first record."""
+    session = request.dbsession
+    if not sqlalchemy.inspect(session.connection()).has_table("audit"):
+        return []
+    rows = session.execute(sqlalchemy.text("SELECT level, msg, created_at FROM audit ORDER BY id DESC LIMIT 20"))
+    return [{"level": row.level, "msg": row.msg, "created_at": str(row.created_at)} for row in rows]
 
 
 @view_config(route_name="cache", renderer="json")
