@@ -99,10 +99,12 @@ def flame(tree: Tree, packages: Sequence[str], colour: Mapping[str, int]) -> Htm
     totals = tree.totals()
     whole = tree.total()
     if not whole:
-        return Html("")
+        return Html('<p class="soft">No time was seen.</p>')
     children = tree.children(totals)
     top, skipped = _top(children, totals, tree.seconds, whole)
     boxes = _boxes(children, totals, top, whole)
+    if not boxes:
+        return Html('<p class="soft">Of very many functions, none took long enough to be drawn.</p>')
     rows = 1 + max(box.row for box in boxes)
     drawn = "".join(_drawn(tree, box, totals, whole, colour.get(packages[box.node], 9)) for box in boxes)
     label = f"Flame graph of {whole:.3f} seconds"
