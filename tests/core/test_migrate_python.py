@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from c2c_otel.migration import python
@@ -120,6 +120,7 @@ def test_python_that_cannot_be_parsed() -> None:
         python.rewrite("import c2cwsgiutils\nprint 'python 2'\n")
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.sampled_from([
     "import c2cwsgiutils.stats", "import c2cwsgiutils.redis_utils", "from c2cwsgiutils import stats, sentry, scripts",
     "c2cwsgiutils.stats.timer(['c2cwsgiutils'])", "x = 'c2cwsgiutils.errors'", "config.include(c2cwsgiutils.broadcast)",
