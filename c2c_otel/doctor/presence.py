@@ -2,10 +2,12 @@
 
 What is left of one that is no more tells that it was killed: nobody else keeps that, gunicorn starts another one.
 
-    {"pid": 4711, "start": "8263", "host": "web1", "parent": 4700, "worker": true, "born": 1700000000.5}
+    {"pid": 4711, "start": "8263", "host": "web1", "namespace": "pid:[4026531836]", "parent": 4700,
+     "worker": true, "born": 1700000000.5}
 
 ``start`` is the process's start time (field 22 of proc(5) stat), so that another process of the same pid is not taken
-for it; ``worker``: whether gunicorn forked it to serve.
+for it, and ``namespace`` tells whose pids they are (containers may share a volume and a name); ``worker``: whether
+gunicorn forked it to serve.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ def announce(run: Path, *, worker: bool) -> None:
         "pid": pid,
         "start": start_time(pid),
         "host": socket.gethostname(),
+        "namespace": _namespace(),
         "parent": os.getppid(),
         "worker": worker,
         "born": time.time(),
@@ -104,7 +107,7 @@ def _read(path: Path) -> Presence | None:
     try:
         text = json.loads(path.read_text(encoding="utf-8"))
         pid, host = int(text["pid"]), str(text["host"])
-        here = host == socket.gethostname()
+        here = (host, text["namespace"]) == (socket.gethostname(), _namespace())
         state = process_state(pid, str(text["start"])) if here else None
         return Presence(pid, int(text["parent"]), host, bool(text["worker"]), float(text["born"]), state)
     except (OSError, ValueError, KeyError, TypeError):
@@ -129,6 +132,13 @@ def process_state(pid: int, start: str) -> str | None:
         return None
     fields = _stat(pid)
     return fields[0] if len(fields) > 19 and fields[19] == start else ""
+
+
+def _namespace() -> str:
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115 - it leads nowhere, its text is what counts
+    except OSError:
+        return ""
 
 
 def _stat(pid: int) -> list[str]:

@@ -187,7 +187,7 @@ class Sender:
         runs (None where no line has needed one)."""
         thread = self._thread
         return {
-            "address": "{}:{}".format(*self._address),
+            "address": str(self._target).removeprefix("statsd at "),
             "sent": self._sent,
             "queued": len(self._queue),
             "failing": self._target.suspect,

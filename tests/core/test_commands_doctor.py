@@ -280,11 +280,17 @@ def test_another_process_of_the_same_pid_is_not_taken_for_it(tmp_path: Path) -> 
         text = json.loads(path.read_text())
         (path.parent / "other").write_text(json.dumps({**text, "start": "1"}))
         (path.parent / "elsewhere").write_text(json.dumps({**text, "host": "elsewhere"}))
+        (path.parent / "container").write_text(json.dumps({**text, "namespace": "pid:[1]"}))
         (path.parent / "garbled").write_text("{")
         found = [
             (one.host == socket.gethostname(), bool(one.state), one.state is None) for one in presence.present(tmp_path)
         ]
-        assert sorted(found) == [(False, False, True), (True, False, False), (True, True, False)]
+        assert sorted(found) == [
+            (False, False, True),
+            (True, False, False),
+            (True, False, True),
+            (True, True, False),
+        ]
         assert presence.forget(tmp_path) == 1
     finally:
         presence.withdraw()
@@ -301,6 +307,7 @@ def test_the_traces_of_the_dead_are_bounded(tmp_path: Path) -> None:
             "parent": 1,
             "worker": True,
             "born": number,
+            "namespace": os.readlink("/proc/self/ns/pid"),
         }
         (directory / str(number)).write_text(json.dumps(dead))
     presence.announce(tmp_path, worker=True)
