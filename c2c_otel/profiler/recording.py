@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Any
 
-from pyinstrument.stack_sampler import get_stack_sampler
+from pyinstrument.stack_sampler import active_profiler_context_var, get_stack_sampler
 
 from c2c_otel import current_request
 from c2c_otel.instrumentation import wsgi_attributes
@@ -114,6 +114,8 @@ class Recording:
             sampler = get_stack_sampler()
             sampler.has_warned_about_timing_overhead = True  # else it prints to stderr
             _thread.recording = self
+            # looked for at each call: to find it takes less time than to find out that it is nowhere, which means None
+            active_profiler_context_var.set(active_profiler_context_var.get())
             sampler.subscribe(self._sample, desired_interval=self._mode.interval, use_async_context=False)
         except Exception:
             _thread.recording = None
