@@ -11,21 +11,22 @@ reference in ``docs/settings.md`` and ``c2c-otel config`` are made from these ro
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from c2c_otel import decoders
+from c2c_otel.decoders import Address, Network, PartError
+
 __all__ = [
     "Address",
     "ConfigurationError",
+    "Network",
     "PartError",
     "Row",
     "Settings",
-    "decode_flag",
     "environment",
     "flag",
     "rows",
@@ -42,27 +43,6 @@ class ConfigurationError(ValueError):
         super().__init__(f"{name}{part and f', {part}'} is {value!r}; expected {expected}. {self.remedy}")
 
 
-class PartError(ValueError):
-    """What a decoder raises for one part of a text that has several; a value that may be a secret is ``***``."""
-
-    def __init__(self, part: str, value: str, expected: str) -> None:
-        self.part, self.value, self.expected = part, value, expected
-        super().__init__(part)
-
-
-class Address(NamedTuple):
-    """Where a collector listens: a name or an IPv4 or IPv6 address, and a port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-
 def environment() -> MutableMapping[str, str]:
     """The process's environment itself, for what must hand it on (the launcher, the ini loader)."""
     return os.environ
@@ -73,9 +53,9 @@ def flag(env: str, key: str | None, ini: Mapping[str, Any]) -> bool:
     for name, text in ((env, os.environ.get(env)), (key, ini.get(key) if key else None)):
         if text:
             try:
-                return _flag(str(text))
+                return decoders.flag(str(text))
             except ValueError:
-                raise ConfigurationError(str(name), text, _EXPECTED[_flag]) from None
+                raise ConfigurationError(str(name), text, decoders.EXPECTED[decoders.flag]) from None
     return False
 
 
@@ -89,206 +69,6 @@ class Row(NamedTuple):
     default: Any
     help: str
     secret: bool
-    planned: bool
-
-
-# A decoder takes the text and raises ValueError; the row it stands in says what was expected.
-_ON = frozenset({"1", "true", "t", "yes", "y", "on"})
-_OFF = frozenset({"0", "false", "f", "no", "n", "off"})
-
-
-def _text(value: str) -> str:
-    return value
-
-
-def _flag(value: str) -> bool:
-    word = value.strip().lower()
-    if word in _ON:
-        return True
-    if word in _OFF:
-        return False
-    raise ValueError(value)
-
-
-decode_flag = _flag  # for texts that are part of another setting
-
-
-def _base_path(value: str) -> str:
-    path = value.strip().rstrip("/")
-    if (path and not path.startswith("/")) or path.startswith("//") or any(c in path for c in "{}*?# "):
-        raise ValueError(value)
-    return path
-
-
-def _page_path(value: str) -> str:
-    """As `_base_path`, with the slash that c2cwsgiutils did not ask for."""
-    path = _base_path(f"/{value.strip().removeprefix('/')}")
-    if not path:
-        raise ValueError(value)
-    return path
-
-
-def _seconds(value: str) -> float:
-    number = float(value)
-    if not 0 < number < float("inf"):
-        raise ValueError(value)
-    return number
-
-
-def _interval(value: str) -> float:
-    number = float(value)
-    if not 0.0001 <= number <= 1:
-        raise ValueError(value)
-    return number
-
-
-def _duration(value: str) -> float:
-    number = float(value)
-    if not 0 <= number < float("inf"):
-        raise ValueError(value)
-    return number
-
-
-def _port(value: str) -> int:
-    number = int(value)
-    if not 0 <= number <= 65535:
-        raise ValueError(value)
-    return number
-
-
-def _count(value: str) -> int:
-    number = int(value)
-    if number < 1:
-        raise ValueError(value)
-    return number
-
-
-def _natural(value: str) -> int:
-    number = int(value)
-    if number < 0:
-        raise ValueError(value)
-    return number
-
-
-def _address(value: str) -> Address:
-    host, separator, port = value.strip().rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    if not separator or not host or set(host) & set(" /[]@"):
-        raise ValueError(value)
-    return Address(host, _port(port))
-
-
-def _addresses(value: str) -> tuple[Address, ...]:
-    return tuple(_address(part) for part in _names(value))
-
-
-def _redis_url(value: str) -> str:
-    from c2c_otel import redis_options
-
-    return redis_options.url(value)
-
-
-def _redis_options(value: str) -> tuple[tuple[str, Any], ...]:
-    from c2c_otel import redis_options
-
-    return redis_options.parse(value)
-
-
-def _level(value: str) -> str:
-    name = value.strip().upper()
-    if name not in logging.getLevelNamesMapping():
-        raise ValueError(value)
-    return name
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def decode(value: str) -> str:
-        word = value.strip().lower()
-        if word not in choices:
-            raise ValueError(value)
-        return word
-
-    return decode
-
-
-def _header(value: str) -> str:
-    name = value.strip()
-    if not name or not all(c.isascii() and (c.isalnum() or c in "!#$%&'*+-.^_`|~") for c in name):
-        raise ValueError(value)
-    return name
-
-
-def _names(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _loggers(value: str) -> tuple[str, ...]:
-    return _names(value.replace(":", ","))
-
-
-def _packages(value: str) -> tuple[str, ...]:
-    names = tuple(value.replace(",", " ").split())
-    if not all(part.isidentifier() for name in names for part in name.split(".")):
-        raise ValueError(value)
-    return names
-
-
-def _filters(value: str) -> tuple[tuple[str, str], ...]:
-    pairs = []
-    for part in _names(value):
-        name, separator, wanted = part.partition("=")
-        if not separator or not name.strip():
-            raise ValueError(value)
-        pairs.append((name.strip(), wanted.strip()))
-    return tuple(pairs)
-
-
-_PRIVATE = (
-    "127.0.0.0/8",
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "169.254.0.0/16",
-    "::1",
-    "fc00::/7",
-    "fe80::/10",
-)
-
-
-def _networks(value: str) -> tuple[Network, ...]:
-    """Networks and addresses; ``private`` stands for loopback and the private ranges, ``none`` for nobody."""
-    words = value.replace(",", " ").split()
-    if not words or ("none" in words and len(words) > 1):
-        raise ValueError(value)
-    texts = [text for word in words for text in (_PRIVATE if word == "private" else [word]) if word != "none"]
-    return tuple(ipaddress.ip_network(text) for text in texts)
-
-
-_EXPECTED: Mapping[Callable[[str], Any], str] = {
-    _text: "text",
-    _flag: "one of 1, true, yes, on, 0, false, no, off",
-    _base_path: "a path that starts with one '/', or nothing",
-    _page_path: "a path such as /profiler",
-    _interval: "a number of seconds, 0.0001 to 1",
-    _packages: "names of packages with spaces between them",
-    _seconds: "a number of seconds greater than 0",
-    _duration: "a number of seconds, 0 or more",
-    _port: "a port number, 0 to 65535",
-    _count: "an integer of 1 or more",
-    _networks: "networks such as 10.0.0.0/8 with commas between them, private, or none",
-    _natural: "an integer of 0 or more",
-    _address: "host:port ([address]:port for IPv6)",
-    _addresses: "host:port,host:port ([address]:port for IPv6)",
-    _redis_url: "a URL such as redis://:password@host:6379/0, rediss://... or unix:///path",
-    _redis_options: "key=value,key=value",
-    _level: "a logging level such as DEBUG, INFO, WARNING, ERROR",
-    _header: "the name of an HTTP header",
-    _names: "names with commas between them",
-    _filters: "name=value,name=value",
-    _loggers: "names with colons or commas between them",
-    Path: "a path",
-}
 
 
 _OTHER_INI = {"sentry_url": "c2c.sentry.url"}
@@ -304,30 +84,27 @@ def _row(  # the one way to declare a knob; Any, because a dataclass field stand
     *,
     expected: str = "",
     secret: bool = False,
-    planned: bool = False,
 ) -> Any:
     metadata = {
         "env": env,
         "ini": ini,
         "decode": decode,
         "help": help,
-        "expected": expected or _EXPECTED[decode],
+        "expected": expected or decoders.EXPECTED[decode],
         "secret": secret,
-        "planned": planned,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def _family(env: str, help: str, *, secret: bool = False, planned: bool = False) -> Any:
+def _family(env: str, help: str, *, secret: bool = False) -> Any:
     """A family of variables ``{env}NAME``; the value is a mapping from the lower-cased name to the text."""
     metadata = {
         "env": f"{env}*",
         "ini": None,
-        "decode": _text,
+        "decode": decoders.text,
         "help": help,
         "expected": "text",
         "secret": secret,
-        "planned": planned,
     }
     return dataclasses.field(default_factory=lambda: MappingProxyType({}), metadata=metadata)
 
@@ -337,26 +114,30 @@ class Settings:
     """The decoded settings of one process. Make one with `load`; tests may name fields directly."""
 
     # The service and its views
-    base_path: str = _row("C2C_BASE_PATH", "c2c.base_path", _base_path, "/c2c", "Prefix of every view except /metrics.")
-    secret: str | None = _row("C2C_SECRET", "c2c.secret", _text, None, "Opens the protected views.", secret=True)
+    base_path: str = _row(
+        "C2C_BASE_PATH", "c2c.base_path", decoders.base_path, "/c2c", "Prefix of every view except /metrics."
+    )
+    secret: str | None = _row(
+        "C2C_SECRET", "c2c.secret", decoders.text, None, "Opens the protected views.", secret=True
+    )
     session_seconds: float = _row(
         "C2C_SESSION_SECONDS",
         "c2c.session_seconds",
-        _seconds,
+        decoders.seconds,
         604_800.0,
         "How long a login lasts: the cookie that stands in for the secret expires after this many seconds.",
     )
     open_views: bool = _row(
         "C2C_OPEN_VIEWS",
         "c2c.open_views",
-        _flag,
+        decoders.flag,
         True,
         "Whether the index, health_check, versions.json, stats.json, /metrics, debug/time answer without the secret.",
     )
     auto_include: bool = _row(
         "C2C_AUTO_INCLUDE",
         None,
-        _flag,
+        decoders.flag,
         True,
         "Under the launcher, /metrics and the open views are added to every Pyramid application.",
     )
@@ -374,71 +155,77 @@ class Settings:
         Path("/app/versions.json"),
         "What {base}/versions.json shows; no file, no route.",
     )
-    log_view_enabled: bool = _row("C2C_LOG_VIEW_ENABLED", "c2c.log_view_enabled", _flag, False, "Serve logging/level.")
+    log_view_enabled: bool = _row(
+        "C2C_LOG_VIEW_ENABLED", "c2c.log_view_enabled", decoders.flag, False, "Serve logging/level."
+    )
     db_maintenance_view_enabled: bool = _row(
         "C2C_DB_MAINTENANCE_VIEW_ENABLED",
         "c2c.db_maintenance_view_enabled",
-        _flag,
+        decoders.flag,
         False,
         "Serve db/maintenance.",
     )
     sql_profiler_enabled: bool = _row(
         "C2C_SQL_PROFILER_ENABLED",
         "c2c.sql_profiler_enabled",
-        _flag,
+        decoders.flag,
         False,
         "Serve sql_profiler.",
     )
     sql_profiler_min_seconds: float = _row(
         "C2C_SQL_PROFILER_MIN_SECONDS",
         "c2c.sql_profiler_min_seconds",
-        _duration,
+        decoders.duration,
         0.0,
         "The profiler looks at each SELECT that takes at least this many seconds.",
     )
     sql_profiler_seconds: float = _row(
         "C2C_SQL_PROFILER_SECONDS",
         "c2c.sql_profiler_seconds",
-        _seconds,
+        decoders.seconds,
         600.0,
         "The profiler switches itself off after this many seconds.",
     )
     sql_profiler_timeout_seconds: float = _row(
         "C2C_SQL_PROFILER_TIMEOUT_SECONDS",
         "c2c.sql_profiler_timeout_seconds",
-        _seconds,
+        decoders.seconds,
         10.0,
         "How long a SELECT may take when EXPLAIN ANALYZE runs it once more; the server ends it then.",
     )
-    debug_view_enabled: bool = _row("C2C_DEBUG_VIEW_ENABLED", "c2c.debug_view_enabled", _flag, False, "Serve debug/*.")
+    debug_view_enabled: bool = _row(
+        "C2C_DEBUG_VIEW_ENABLED", "c2c.debug_view_enabled", decoders.flag, False, "Serve debug/*."
+    )
     enable_exception_handling: bool = _row(
         "C2C_ENABLE_EXCEPTION_HANDLING",
         "c2c.enable_exception_handling",
-        _flag,
+        decoders.flag,
         False,
         "Answer errors as JSON.",
     )
-    development: bool = _row("DEVELOPMENT", "c2c.development", _flag, False, "Show error details to every client.")
+    development: bool = _row(
+        "DEVELOPMENT", "c2c.development", decoders.flag, False, "Show error details to every client."
+    )
 
     # Requests
     request_id_header: str | None = _row(
         "C2C_REQUEST_ID_HEADER",
         "c2c.request_id_header",
-        _header,
+        decoders.header,
         None,
         "One more header that may bring a request id; it is tried first, and sent with outgoing calls.",
     )
     trusted_proxies: tuple[Network, ...] = _row(
         "C2C_TRUSTED_PROXIES",
         "c2c.trusted_proxies",
-        _networks,
-        _networks("private"),
+        decoders.networks,
+        decoders.networks("private"),
         "Whose Forwarded and X-Forwarded-* headers are believed; private: loopback and the private ranges.",
     )
     trace_context: str = _row(
         "C2C_TRACE_CONTEXT",
         "c2c.trace_context",
-        _one_of("accept", "ignore"),
+        decoders.one_of("accept", "ignore"),
         "accept",
         "Whether a request joins the trace its headers name. At a public edge: ignore.",
         expected="accept or ignore",
@@ -446,46 +233,50 @@ class Settings:
     requests_default_timeout: float | None = _row(
         "C2C_REQUESTS_DEFAULT_TIMEOUT",
         "c2c.requests_default_timeout",
-        _seconds,
+        decoders.seconds,
         None,
         "Timeout of outgoing calls that name none, in seconds; unset, each call site is warned about once.",
     )
     sql_request_id: bool = _row(
         "C2C_SQL_REQUEST_ID",
         "c2c.sql_request_id",
-        _flag,
+        decoders.flag,
         False,
         "Give PostgreSQL the request id as application_name.",
     )
-    track_redis: bool = _row("C2C_TRACK_REDIS", "c2c.track_redis", _flag, True, "Spans and timers for Redis commands.")
+    track_redis: bool = _row(
+        "C2C_TRACK_REDIS", "c2c.track_redis", decoders.flag, True, "Spans and timers for Redis commands."
+    )
 
     # Measurements
-    stats_view: bool = _row("STATS_VIEW", "c2c.stats_view", _flag, False, "Serve {base}/stats.json.")
+    stats_view: bool = _row("STATS_VIEW", "c2c.stats_view", decoders.flag, False, "Serve {base}/stats.json.")
     statsd_address: Address | None = _row(
-        "STATSD_ADDRESS", "c2c.statsd_address", _address, None, "The statsd server (UDP)."
+        "STATSD_ADDRESS", "c2c.statsd_address", decoders.address, None, "The statsd server (UDP)."
     )
     statsd_prefix: str = _row(
-        "STATSD_PREFIX", "c2c.statsd_prefix", _text, "", "Put before every statsd name; a '.' is added."
+        "STATSD_PREFIX", "c2c.statsd_prefix", decoders.text, "", "Put before every statsd name; a '.' is added."
     )
     statsd_use_tags: bool = _row(
-        "STATSD_USE_TAGS", "c2c.statsd_use_tags", _flag, False, "Automatic metrics have tags, not long names."
+        "STATSD_USE_TAGS", "c2c.statsd_use_tags", decoders.flag, False, "Automatic metrics have tags, not long names."
     )
     statsd_tags: Mapping[str, str] = _family("STATSD_TAG_", "A tag on every statsd line.")
     metrics_max_series: int = _row(
         "C2C_METRICS_MAX_SERIES",
         "c2c.metrics_max_series",
-        _count,
+        decoders.count,
         2000,
         "Series of one metric; what comes later is counted in one overflow series.",
     )
     prometheus_port: int | None = _row(
         "OTEL_EXPORTER_PROMETHEUS_PORT",
         None,
-        _port,
+        decoders.port,
         None,
         "Serve /metrics on this port too, shared by the workers.",
     )
-    prometheus_host: str = _row("OTEL_EXPORTER_PROMETHEUS_HOST", None, _text, "127.0.0.1", "The address of that port.")
+    prometheus_host: str = _row(
+        "OTEL_EXPORTER_PROMETHEUS_HOST", None, decoders.text, "127.0.0.1", "The address of that port."
+    )
     runtime_dir: Path | None = _row(
         "C2C_RUNTIME_DIR",
         "c2c.runtime_dir",
@@ -496,7 +287,7 @@ class Settings:
     service_id: str | None = _row(
         "C2C_SERVICE_ID",
         None,
-        _text,
+        decoders.text,
         None,
         "Which run of a service this process belongs to; the launcher sets it, so that an upgrade by USR2 continues.",
     )
@@ -505,33 +296,35 @@ class Settings:
     log_type: tuple[str, ...] | None = _row(
         "LOG_TYPE",
         None,
-        _names,
+        decoders.names,
         None,
         "json: JSON lines on stdout; console: text on stderr; logstash: @cee JSON by UDP. An ini file may use it too.",
     )
-    log_level: str | None = _row("LOG_LEVEL", None, _level, None, "Level of the root logger.")
+    log_level: str | None = _row("LOG_LEVEL", None, decoders.level, None, "Level of the root logger.")
     other_log_level: str | None = _row(
-        "OTHER_LOG_LEVEL", None, _level, None, "Level of the root logger where LOG_LEVEL is not set."
+        "OTHER_LOG_LEVEL", None, decoders.level, None, "Level of the root logger where LOG_LEVEL is not set."
     )
-    log_host: str = _row("LOG_HOST", None, _text, "localhost", "Where @cee lines are sent.")
-    log_port: int = _row("LOG_PORT", None, _port, 514, "The UDP port there.")
+    log_host: str = _row("LOG_HOST", None, decoders.text, "localhost", "Where @cee lines are sent.")
+    log_port: int = _row("LOG_PORT", None, decoders.port, 514, "The UDP port there.")
     log_max_bytes: int = _row(
         "LOG_MAX_BYTES",
         None,
-        _count,
+        decoders.count,
         65507,
         "Longest @cee datagram; what does not fit is shortened. rsyslog takes 8 KiB unless maxMessageSize says more.",
     )
-    sql_log_level: str | None = _row("SQL_LOG_LEVEL", None, _level, None, "Level of the logger sqlalchemy.engine.")
+    sql_log_level: str | None = _row(
+        "SQL_LOG_LEVEL", None, decoders.level, None, "Level of the logger sqlalchemy.engine."
+    )
     gunicorn_log_level: str | None = _row(
-        "GUNICORN_LOG_LEVEL", None, _level, None, "Level of the logger gunicorn.error."
+        "GUNICORN_LOG_LEVEL", None, decoders.level, None, "Level of the logger gunicorn.error."
     )
 
     # Redis and broadcast
     redis_url: str | None = _row(
         "C2C_REDIS_URL",
         "c2c.redis_url",
-        _redis_url,
+        decoders.redis_url,
         None,
         "The Redis server: redis://, rediss:// (TLS) or unix://; a bare host:port is redis://.",
         secret=True,
@@ -539,28 +332,28 @@ class Settings:
     redis_sentinels: tuple[Address, ...] = _row(
         "C2C_REDIS_SENTINELS",
         "c2c.redis_sentinels",
-        _addresses,
+        decoders.addresses,
         (),
         "Sentinels, host:port,host:port, which know where the master is; they win over the URL.",
     )
     redis_servicename: str = _row(
         "C2C_REDIS_SERVICENAME",
         "c2c.redis_servicename",
-        _text,
+        decoders.text,
         "mymaster",
         "The name that the sentinels have for the master.",
     )
     redis_db: int | None = _row(
         "C2C_REDIS_DB",
         "c2c.redis_db",
-        _natural,
+        decoders.natural,
         None,
         "Database number behind sentinels, and for a URL that names none.",
     )
     redis_options: tuple[tuple[str, Any], ...] = _row(
         "C2C_REDIS_OPTIONS",
         "c2c.redis_options",
-        _redis_options,
+        decoders.redis_options,
         (),
         "Arguments of the Redis client, key=value,key=value, values as in YAML; sentinel_... are for the sentinels.",
         secret=True,  # password=... may be one
@@ -568,7 +361,7 @@ class Settings:
     broadcast_prefix: str = _row(
         "C2C_BROADCAST_PREFIX",
         "c2c.broadcast_prefix",
-        _text,
+        decoders.text,
         "broadcast_api_",
         "In front of each channel and key in Redis: services that share a Redis differ in it.",
     )
@@ -577,21 +370,21 @@ class Settings:
     db_max_lag: float | None = _row(
         "C2C_DB_MAX_LAG_SECONDS",
         "c2c.db_max_lag_seconds",
-        _duration,
+        decoders.duration,
         None,
         "A replica that is further behind is not read from; unset, any lag will do.",
     )
     db_replica_interval: float = _row(
         "C2C_DB_REPLICA_INTERVAL_SECONDS",
         "c2c.db_replica_interval_seconds",
-        _seconds,
+        decoders.seconds,
         5.0,
         "Each worker looks at its replica this often: whether it answers, how far it is behind.",
     )
     db_connect_timeout: float = _row(
         "C2C_DB_CONNECT_TIMEOUT_SECONDS",
         "c2c.db_connect_timeout_seconds",
-        _seconds,
+        decoders.seconds,
         3.0,
         "A replica that takes longer to answer is down; no request waits for it longer than that.",
     )
@@ -600,21 +393,21 @@ class Settings:
     health_check_cache: float = _row(
         "C2C_HEALTH_CHECK_CACHE_SECONDS",
         "c2c.health_check_cache_seconds",
-        _duration,
+        decoders.duration,
         1.0,
         "For how long a worker answers with what a health check has found before it is run again; 0: never.",
     )
     health_check_timeout: float = _row(
         "C2C_HEALTH_CHECK_TIMEOUT_SECONDS",
         "c2c.health_check_timeout_seconds",
-        _seconds,
+        decoders.seconds,
         5.0,
         "A health check that takes longer has failed.",
     )
     health_check_total_timeout: float = _row(
         "C2C_HEALTH_CHECK_TOTAL_SECONDS",
         "c2c.health_check_total_seconds",
-        _seconds,
+        decoders.seconds,
         10.0,
         "How long a request waits for all its health checks.",
     )
@@ -623,18 +416,22 @@ class Settings:
     sentry_url: str | None = _row(
         "SENTRY_URL",
         "c2c.sentry_url",  # or what _OTHER_INI says
-        _text,
+        decoders.text,
         None,
         "The project's DSN: errors are reported to that Sentry.",
         secret=True,
     )
     sentry_level: str = _row(
-        "SENTRY_LEVEL", "c2c.sentry_level", _level, "ERROR", "Log records of this level and above become events."
+        "SENTRY_LEVEL",
+        "c2c.sentry_level",
+        decoders.level,
+        "ERROR",
+        "Log records of this level and above become events.",
     )
     sentry_excludes: tuple[str, ...] = _row(
         "SENTRY_EXCLUDES",
         "c2c.sentry.excludes",
-        _loggers,
+        decoders.loggers,
         ("sentry_sdk",),
         "Loggers whose records become neither events nor breadcrumbs.",
     )
@@ -643,53 +440,59 @@ class Settings:
     )
     sentry_tags: Mapping[str, str] = _family("SENTRY_TAG_", "A tag of every event.")
     git_hash: str | None = _row(
-        "GIT_HASH", "c2c.git_hash", _text, None, "The release of events, unless SENTRY_CLIENT_RELEASE names one."
+        "GIT_HASH",
+        "c2c.git_hash",
+        decoders.text,
+        None,
+        "The release of events, unless SENTRY_CLIENT_RELEASE names one.",
     )
 
     # Commands
     gunicorn_params: str = _row(
         "GUNICORN_PARAMS",
         None,
-        _text,
+        decoders.text,
         "-b :8080 --worker-class gthread --threads 10 --workers 5 --max-requests 1000 --max-requests-jitter 50",
         "Arguments of gunicorn in c2c-otel-run, words as in a shell.",
     )
     profiler_path: str = _row(
         "C2C_PROFILER_PATH",
         "c2c.profiler_path",
-        _page_path,
+        decoders.page_path,
         "",
         "Serve the profiler's page, which this path leads to.",
     )
     profiler_modules: tuple[str, ...] = _row(
         "C2C_PROFILER_MODULES",
         "c2c.profiler_modules",
-        _packages,
+        decoders.packages,
         (),
         "Packages or modules that have a part of their own in the profiler's pie chart.",
     )
     profiler_seconds: float = _row(
         "C2C_PROFILER_SECONDS",
         "c2c.profiler_seconds",
-        _seconds,
+        decoders.seconds,
         600.0,
         "The profiler switches itself off after this many seconds.",
     )
     profiler_interval_seconds: float = _row(
         "C2C_PROFILER_INTERVAL_SECONDS",
         "c2c.profiler_interval_seconds",
-        _interval,
+        decoders.interval,
         0.001,
         "How often the profiler looks where a request is.",
     )
     profiler_max_sessions: int = _row(
         "C2C_PROFILER_MAX_SESSIONS",
         "c2c.profiler_max_sessions",
-        _count,
+        decoders.count,
         100,
         "How many profiled requests each worker keeps; the oldest ones make room.",
     )
-    coverage: bool = _row("COVERAGE", None, _flag, False, "c2c-otel-run measures which lines of the application run.")
+    coverage: bool = _row(
+        "COVERAGE", None, decoders.flag, False, "c2c-otel-run measures which lines of the application run."
+    )
     coverage_dir: Path = _row(
         "C2C_COVERAGE_DIR",
         None,
@@ -697,56 +500,68 @@ class Settings:
         Path("/tmp/coverage/api"),  # noqa: S108 - where it has always been; the service makes it, and only with COVERAGE
         "Where each process then writes its file when it ends.",
     )
-    es_url: str | None = _row("ES_URL", None, _text, None, "The Elasticsearch that c2c-otel-check-es asks.")
-    es_indexes: str | None = _row("ES_INDEXES", None, _text, None, "The indexes in which it looks: logstash-*.")
+    es_url: str | None = _row("ES_URL", None, decoders.text, None, "The Elasticsearch that c2c-otel-check-es asks.")
+    es_indexes: str | None = _row("ES_INDEXES", None, decoders.text, None, "The indexes in which it looks: logstash-*.")
     es_auth: str | None = _row(
         "ES_AUTH",
         None,
-        _text,
+        decoders.text,
         None,
         "user:password there, or the whole value of an Authorization header: ApiKey ...",
         secret=True,
     )
     es_filters: tuple[tuple[str, str], ...] = _row(
-        "ES_FILTERS", None, _filters, (), "Of which entries it looks for the newest: name=value,name=value."
+        "ES_FILTERS", None, decoders.filters, (), "Of which entries it looks for the newest: name=value,name=value."
     )
     log_timeout: float | None = _row(
-        "LOG_TIMEOUT", None, _seconds, None, "How long it waits for a line of its own to arrive; unset, it sends none."
+        "LOG_TIMEOUT",
+        None,
+        decoders.seconds,
+        None,
+        "How long it waits for a line of its own to arrive; unset, it sends none.",
     )
 
     # OpenTelemetry's own, where we give them a default or act on them; the SDK reads all others itself
     service_name: str | None = _row(
         "OTEL_SERVICE_NAME",
         None,
-        _text,
+        decoders.text,
         None,
         "service.name of the resource, and whose stored state is used.",
     )
     traces_exporter: tuple[str, ...] | None = _row(
-        "OTEL_TRACES_EXPORTER", None, _names, None, "Default: otlp where an OTLP endpoint is set, else none."
+        "OTEL_TRACES_EXPORTER", None, decoders.names, None, "Default: otlp where an OTLP endpoint is set, else none."
     )
     metrics_exporter: tuple[str, ...] | None = _row(
-        "OTEL_METRICS_EXPORTER", None, _names, None, "Default: otlp where an OTLP endpoint is set, else none."
+        "OTEL_METRICS_EXPORTER", None, decoders.names, None, "Default: otlp where an OTLP endpoint is set, else none."
     )
     logs_exporter: tuple[str, ...] | None = _row(
-        "OTEL_LOGS_EXPORTER", None, _names, None, "Default: otlp where an OTLP endpoint is set, else none."
+        "OTEL_LOGS_EXPORTER", None, decoders.names, None, "Default: otlp where an OTLP endpoint is set, else none."
     )
     otlp_endpoint: str | None = _row(
-        "OTEL_EXPORTER_OTLP_ENDPOINT", None, _text, None, "The collector, for traces, metrics and logs: a URL."
+        "OTEL_EXPORTER_OTLP_ENDPOINT", None, decoders.text, None, "The collector, for traces, metrics and logs: a URL."
     )
     otlp_traces_endpoint: str | None = _row(
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", None, _text, None, "The collector's URL for traces, taken as it is."
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        None,
+        decoders.text,
+        None,
+        "The collector's URL for traces, taken as it is.",
     )
     otlp_metrics_endpoint: str | None = _row(
-        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", None, _text, None, "The collector's URL for metrics, taken as it is."
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+        None,
+        decoders.text,
+        None,
+        "The collector's URL for metrics, taken as it is.",
     )
     otlp_logs_endpoint: str | None = _row(
-        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", None, _text, None, "The collector's URL for logs, taken as it is."
+        "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", None, decoders.text, None, "The collector's URL for logs, taken as it is."
     )
     otlp_protocol: str = _row(
         "OTEL_EXPORTER_OTLP_PROTOCOL",
         None,
-        _one_of("http/protobuf", "grpc"),
+        decoders.one_of("http/protobuf", "grpc"),
         "http/protobuf",
         "How the otlp exporters speak; grpc needs opentelemetry-exporter-otlp-proto-grpc.",
         expected="http/protobuf or grpc",
@@ -754,7 +569,7 @@ class Settings:
     otlp_traces_protocol: str | None = _row(
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
         None,
-        _one_of("http/protobuf", "grpc"),
+        decoders.one_of("http/protobuf", "grpc"),
         None,
         "The same, for traces alone.",
         expected="http/protobuf or grpc",
@@ -762,7 +577,7 @@ class Settings:
     otlp_metrics_protocol: str | None = _row(
         "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL",
         None,
-        _one_of("http/protobuf", "grpc"),
+        decoders.one_of("http/protobuf", "grpc"),
         None,
         "The same, for metrics alone.",
         expected="http/protobuf or grpc",
@@ -770,7 +585,7 @@ class Settings:
     otlp_logs_protocol: str | None = _row(
         "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL",
         None,
-        _one_of("http/protobuf", "grpc"),
+        decoders.one_of("http/protobuf", "grpc"),
         None,
         "The same, for logs alone.",
         expected="http/protobuf or grpc",
@@ -778,7 +593,7 @@ class Settings:
     metric_export_interval: float = _row(
         "OTEL_METRIC_EXPORT_INTERVAL",
         None,
-        _seconds,
+        decoders.seconds,
         60_000.0,
         "Milliseconds between two exports of metrics.",
         expected="a number of milliseconds greater than 0",
@@ -786,7 +601,7 @@ class Settings:
     metric_export_timeout: float = _row(
         "OTEL_METRIC_EXPORT_TIMEOUT",
         None,
-        _seconds,
+        decoders.seconds,
         30_000.0,
         "Milliseconds that one export of metrics may take.",
         expected="a number of milliseconds greater than 0",
@@ -794,18 +609,18 @@ class Settings:
     resource_detectors: tuple[str, ...] = _row(
         "OTEL_EXPERIMENTAL_RESOURCE_DETECTORS",
         None,
-        _names,
+        decoders.names,
         (),
         "OpenTelemetry resource detectors to run; unset, none is looked for.",
     )
     disabled_instrumentations: tuple[str, ...] = _row(
         "OTEL_PYTHON_DISABLED_INSTRUMENTATIONS",
         None,
-        _names,
+        decoders.names,
         (),
         "Of pyramid, sqlalchemy, requests, redis: what the launcher and the include leave alone; * is all.",
     )
-    sdk_disabled: bool = _row("OTEL_SDK_DISABLED", None, _flag, False, "Turn all telemetry off.")
+    sdk_disabled: bool = _row("OTEL_SDK_DISABLED", None, decoders.flag, False, "Turn all telemetry off.")
 
     sources: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: MappingProxyType({}), repr=False, compare=False
@@ -848,7 +663,7 @@ def _fields() -> Iterator[tuple[dataclasses.Field[Any], Row]]:
         default = None if field.default is dataclasses.MISSING else field.default
         yield (
             field,
-            Row(field.name, m["env"], m["ini"], m["expected"], default, m["help"], m["secret"], m["planned"]),
+            Row(field.name, m["env"], m["ini"], m["expected"], default, m["help"], m["secret"]),
         )
 
 

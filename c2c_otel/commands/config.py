@@ -35,10 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(settings_page())
         return 0
     ini = ini_file.application_settings(options.ini, options.section) if options.ini else {}
-    table = [
-        (row.env, shown(value), f"{source}{' (not used yet)' if row.planned else ''}")
-        for row, value, source in Settings.load(ini=ini).describe()
-    ]
+    table = [(row.env, shown(value), source) for row, value, source in Settings.load(ini=ini).describe()]
     widths = [max(len(line[column]) for line in table) for column in (0, 1)]
     for env, value, source in table:
         print(f"{env:<{widths[0]}}  {value:<{widths[1]}}  {source}")
@@ -88,6 +85,5 @@ def settings_table() -> str:
     lines = ["| Environment | ini | Default | Effect |", "|---|---|---|---|"]
     for row in rows():
         default = "" if row.default in (None, "", ()) else f"`{shown(row.default)}`"
-        planned = " *Accepted, not used yet.*" if row.planned else ""
-        lines.append(f"| `{row.env}` | {f'`{row.ini}`' if row.ini else ''} | {default} | {row.help}{planned} |")
+        lines.append(f"| `{row.env}` | {f'`{row.ini}`' if row.ini else ''} | {default} | {row.help} |")
     return "\n".join(lines)

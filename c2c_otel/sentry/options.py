@@ -17,7 +17,8 @@ import sentry_sdk
 from sentry_sdk.consts import DEFAULT_OPTIONS, ClientConstructor
 from sentry_sdk.integrations import Integration
 
-from c2c_otel.settings import ConfigurationError, Settings, decode_flag
+from c2c_otel import decoders
+from c2c_otel.settings import ConfigurationError, Settings
 
 __all__ = ["arguments"]
 
@@ -116,7 +117,7 @@ def _pairs(text: str) -> dict[str, str]:
 
 def _flag_or_text(text: str) -> bool | str:
     try:
-        return decode_flag(text)
+        return decoders.flag(text)
     except ValueError:
         return text
 
@@ -150,7 +151,7 @@ def _one_of(choices: tuple[str, ...]) -> tuple[Decoder, str]:
 
 _TYPES: Mapping[str, tuple[Decoder, str]] = {
     "str": (str, "text"),
-    "bool": (decode_flag, "one of 1, true, yes, on, 0, false, no, off"),
+    "bool": (decoders.flag, "one of 1, true, yes, on, 0, false, no, off"),
     "int": (int, "an integer"),
     "float": (_number, "a number"),
     "Union[bool, str]": (_flag_or_text, "one of 1, 0, true, false, or a text"),
