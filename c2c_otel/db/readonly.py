@@ -24,7 +24,7 @@ __all__ = ["RETRY_AFTER_SECONDS", "ReadOnlyError", "install", "refuses_writes", 
 
 RETRY_AFTER_SECONDS: Final = 30
 
-_QUERY_ONLY = "c2c_otel_query_only"
+_RESTRICTED = "c2c_otel_read_only"
 
 
 class ReadOnlyError(HTTPServiceUnavailable):  # type: ignore[misc]  # Pyramid has no types
@@ -39,14 +39,17 @@ class ReadOnlyError(HTTPServiceUnavailable):  # type: ignore[misc]  # Pyramid ha
 
 def restrict(connection: Connection) -> None:
     """After the connection of a read-only route has begun its transaction, before its first statement."""
-    if connection.dialect.name == "sqlite" and not connection.info.get(_QUERY_ONLY):
-        connection.info[_QUERY_ONLY] = True
+    dialect, info = connection.dialect.name, connection.info
+    if dialect == "postgresql":
+        info[_RESTRICTED] = True
+    elif dialect == "sqlite" and not info.get(_RESTRICTED):
+        info[_RESTRICTED] = True
         connection.connection.cursor().execute("PRAGMA query_only = ON")
-    elif connection.dialect.name not in ("postgresql", "sqlite"):
+    elif dialect != "sqlite":
         guard.warn_once(
-            f"db.readonly.{connection.dialect.name}",
+            f"db.readonly.{dialect}",
             "The databases are read-only, but c2c-otel cannot keep %s from being written to.",
-            connection.dialect.name,
+            dialect,
         )
 
 
@@ -54,7 +57,9 @@ def install(engine: Engine) -> None:
     """Recognise refused writes of this engine."""
     event.listen(engine, "handle_error", _on_error)
     if engine.dialect.name == "sqlite":
-        event.listen(engine, "checkin", _on_checkin)
+        event.listen(engine, "checkin", _on_checkin_sqlite)
+    elif engine.dialect.name == "postgresql":
+        event.listen(engine, "checkin", _on_checkin_postgresql)
 
 
 def refuses_writes(error: BaseException | None) -> bool:
@@ -80,6 +85,15 @@ def _on_error(failure: Any) -> BaseException | None:
     return None
 
 
-def _on_checkin(dbapi_connection: Any, record: Any) -> None:
-    if dbapi_connection is not None and record.info.pop(_QUERY_ONLY, None):
+def _on_checkin_sqlite(dbapi_connection: Any, record: Any) -> None:
+    if dbapi_connection is not None and record.info.pop(_RESTRICTED, None):
         dbapi_connection.execute("PRAGMA query_only = OFF")
+
+
+def _on_checkin_postgresql(dbapi_connection: Any, record: Any) -> None:
+    """SQLAlchemy has left the driver at False, which is ``BEGIN READ WRITE`` from then on: a replica refuses that."""
+    if not record.info.pop(_RESTRICTED, None) or dbapi_connection is None:
+        return
+    for attribute in ("read_only", "readonly"):  # psycopg's, psycopg2's; None is the server's default
+        if getattr(dbapi_connection, attribute, None) is False:
+            setattr(dbapi_connection, attribute, None)

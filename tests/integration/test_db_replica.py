@@ -151,6 +151,24 @@ def test_writable_again_on_the_same_connection(
         assert app.count() == before + 1
 
 
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_the_replica_is_read_again_on_the_same_connection(
+    make: Make, shared: Postgres, driver: str, monkeypatch: pytest.MonkeyPatch, autocommit: bool
+) -> None:
+    more = {"sqlalchemy_slave.isolation_level": "AUTOCOMMIT"} if autocommit else {}
+    app = make(settings_for(shared, driver, **more))
+
+    def pooled() -> Any:
+        with app.ro.connect() as connection:
+            return connection.connection.dbapi_connection
+
+    before = pooled()
+    for readonly in (True, False, True, False):
+        monkeypatch.setattr(db_maintenance, "is_readonly", lambda on=readonly: on)
+        assert [app.get("/where").text for _ in range(2)] == ["replica"] * 2
+    assert pooled() is before
+
+
 def test_savepoints_in_read_only_transactions(make: Make, shared: Postgres, driver: str, readonly: None) -> None:
     app = make(settings_for(shared, driver))
     with app.session.begin_nested():
