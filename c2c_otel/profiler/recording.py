@@ -86,6 +86,7 @@ class Recording:
     def __init__(self, mode: Mode, environ: Environ) -> None:
         self._mode = mode
         self._environ = environ
+        self._request = current_request.get()
         self._tree = Tree()
         self._depth = 0
         self._started = time.time()
@@ -176,7 +177,7 @@ class Recording:
             guard.failed("profiler.finish")
 
     def _head(self, seconds: float, error: BaseException | None) -> dict[str, Any]:
-        request = current_request.get()
+        request, self._request = self._request, None
         span = request.span.get_span_context() if request is not None else None
         return {
             "id": uuid.uuid4().hex[:16],
