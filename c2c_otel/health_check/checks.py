@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from c2c_otel import application, redis_clients, version
-from c2c_otel.health_check import alembic_heads, database, redis, url
+from c2c_otel.health_check import alembic_heads, database, redis, url, wording
 from c2c_otel.health_check.database import EngineType
 from c2c_otel.health_check.runner import Check, JsonCheckException, Result, Runner
 from c2c_otel.settings import ConfigurationError, Settings
@@ -140,6 +140,7 @@ class HealthCheck:
         return self.settings.health_check_timeout if seconds is None else seconds
 
     def _add(self, check: Check) -> None:
+        check.name = wording.without_passwords(check.name)
         self._checks = [other for other in self._checks if not (other.automatic and other.name == check.name)]
         taken, base, count = {other.name for other in self._checks}, check.name, 1
         while check.name in taken:
@@ -157,7 +158,7 @@ class HealthCheck:
     def select(self, max_level: int | None = None, names: str = "") -> list[Check]:
         """Those of these names, with commas between them (all where there is none), up to a level: 1 where neither is
         given. Raises LookupError, which says what names there are not."""
-        if not names.strip():
+        if not names.strip(" ,"):
             wanted, limit = self.checks, _DEFAULT_LEVEL if max_level is None else max_level
             return [check for check in wanted if check.level <= limit]
         by_name = {check.name: check for check in self._checks}

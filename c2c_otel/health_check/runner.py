@@ -274,7 +274,7 @@ def _measured(check: Check, request: Any) -> Result:
         try:
             with isolation.isolated(request) as own:
                 value = check.call(own)
-            return Result(True, perf_counter() - started, plain.plain(value))
+            return Result(True, perf_counter() - started, wording.without_passwords(plain.plain(value)))
         except BaseException as error:
             result = _failed(error, perf_counter() - started)
             cause = getattr(error, "orig", None)
@@ -285,7 +285,7 @@ def _measured(check: Check, request: Any) -> Result:
 
 def _failed(error: BaseException, seconds: float) -> Result:
     said = wording.of(error)
-    value = plain.plain(error.json) if isinstance(error, JsonCheckException) else None
+    value = wording.without_passwords(plain.plain(error.json)) if isinstance(error, JsonCheckException) else None
     return Result(False, seconds, value, *said)
 
 

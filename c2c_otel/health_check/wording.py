@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import re
 import traceback
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from c2c_otel import errors
+from c2c_otel.instrumentation.wsgi_attributes import redacted_query
 from c2c_otel_exporters import masking, plain
 
-__all__ = ["Said", "clean", "of"]
+__all__ = ["Said", "clean", "of", "without_passwords"]
 
 _USERINFO = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/?#\s\"'<>]*@")
-_PASSWORD = re.compile(r"(\bpassword\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&)]+)", re.IGNORECASE)
+_QUERY = re.compile(r"(?<=\?)[^\s\"'<>()]+=[^\s\"'<>()]*")
+_PASSWORD = re.compile(r"(\bpass(?:word|wd)[\"']?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,;&)]+)", re.IGNORECASE)
 
 
 class Said(NamedTuple):
@@ -37,7 +39,17 @@ def of(error: BaseException) -> Said:
 def clean(text: str) -> str:
     """The text without credentials."""
     text = _PASSWORD.sub(r"\1***", _USERINFO.sub(r"\1***@", plain.valid(text)))
+    text = _QUERY.sub(lambda query: redacted_query(query[0]), text)
     return plain.cut(masking.mask(text))
+
+
+def without_passwords(value: Any) -> Any:
+    """Of JSON: each text in it without the passwords of URLs."""
+    if isinstance(value, str):
+        return _USERINFO.sub(r"\1***@", value) if "://" in value else value
+    if isinstance(value, dict):
+        return {without_passwords(key): without_passwords(held) for key, held in value.items()}
+    return [without_passwords(held) for held in value] if isinstance(value, list) else value
 
 
 def _outgoing(error: BaseException) -> str:

@@ -195,6 +195,7 @@ def levels() -> Application:
         ("?max_level=", ["at1"]),
         ("?max_level=0", []),
         ("?max_level=1&checks=", ["at1"]),
+        ("?checks=,%20,", ["at1"]),
         ("?max_level=2", ["at1", "at2"]),
         ("?max_level=100", ["at1", "at2", "at3", "a,b"]),
         ("?checks=at3", ["at3"]),  # who names one means it
@@ -354,7 +355,10 @@ def test_sql_is_for_the_secret() -> None:
         ("cannot reach postgresql://user:pa%40ss@host/db now", "cannot reach postgresql://***@host/db now"),
         ("redis://:x@h:1 and https://a:b@c/", "redis://***@h:1 and https://***@c/"),
         ('connection "host=x password=top user=y"', 'connection "host=x password=*** user=y"'),
-        ("{'password': 'top', 'x': 1}", "{'password': 'top', 'x': 1}"),
+        ("{'password': 'top', 'x': 1}", "{'password': ***, 'x': 1}"),
+        ("--passwd: top", "--passwd: ***"),
+        ("exceeded with url: /p?a=1&token=top (Caused by", "exceeded with url: /p?a=1&token=REDACTED (Caused by"),
+        ("Is it there? (a=1&token=2)", "Is it there? (a=1&token=2)"),
         ("mail to a@b.c, see http://host/a@b", "mail to a@b.c, see http://host/a@b"),
         ("\udcff", "\\udcff"),
     ],
@@ -369,6 +373,20 @@ def test_credentials_are_for_nobody(text: str, cleaned: str) -> None:
 @given(st.text(), st.text(alphabet=st.characters(exclude_characters="/?#@ \"'<>", exclude_categories=("Z", "C", "M"))))
 def test_no_password_of_a_url_is_ever_said(text: str, password: str) -> None:
     assert f"u:{password}@" not in wording.clean(f"{text} postgresql://u:{password}@host/x")
+
+
+def test_results_and_names_have_no_password_of_a_url() -> None:
+    def fails(request: Any) -> None:
+        raise JsonCheckException("no", {"at": ["redis://:top@host/0"], "amqp://u:top@host": None})
+
+    app = Application()
+    app.health.add_custom_check("https://u:top@host/", lambda request: {"from": "https://u:top@host/a?b=c@d", "n": 1})
+    app.health.add_custom_check("fails", fails)
+    for headers in ({}, KEY):
+        body = app.get("", headers)
+        assert body["successes"]["https://***@host/"]["result"] == {"from": "https://***@host/a?b=c@d", "n": 1}
+        assert body["failures"]["fails"]["result"] == {"at": ["redis://***@host/0"], "amqp://***@host": None}
+        assert "top" not in str(body)
 
 
 def test_raw_drivers_errors_quote_statements() -> None:
