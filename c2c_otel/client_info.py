@@ -40,6 +40,7 @@ _PAIR = re.compile(rf"({_TOKEN})=({_VALUE})")
 _ELEMENT = re.compile(rf"[ \t]*(?:(?:{_TOKEN})=(?:{_VALUE}))?(?:[ \t]*;[ \t]*(?:(?:{_TOKEN})=(?:{_VALUE}))?)*[ \t]*")
 _ESCAPED = re.compile(r"\\(.)")
 _MAX_HOPS = 50
+_MAX_PORT = 65_535
 _DONE = "c2c_otel.client_info"
 
 Environ = dict[str, Any]
@@ -178,20 +179,21 @@ def _of(values: list[str], index: int, count: int) -> str:
 
 
 def _address(text: str) -> str:
-    """An IP address out of ``for=`` or X-Forwarded-For, without port; "" for names, ``unknown`` and ``_hidden``."""
+    """An IP address out of ``for=`` or X-Forwarded-For, without port and without zone (which may be any text, and
+    means nothing here); "" for names, ``unknown`` and ``_hidden``."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
     try:
-        return str(ipaddress.ip_address(text))
+        return str(ipaddress.ip_address(text.partition("%")[0]))
     except ValueError:
         return ""
 
 
 def _host(text: str) -> str:
-    return text if _HOST.fullmatch(text) else ""
+    return text if _HOST.fullmatch(text) and int(_split(text)[1] or 0) <= _MAX_PORT else ""
 
 
 def _scheme(text: str) -> str:

@@ -97,6 +97,7 @@ def test_port_and_brackets_are_no_part_of_an_address() -> None:
     assert seen(X_FORWARDED_FOR=f"{CLIENT}:1234").client_addr == CLIENT
     assert seen(X_FORWARDED_FOR="[2001:db8::1]:80").client_addr == "2001:db8::1"
     assert seen(X_FORWARDED_FOR="2001:db8::1").client_addr == "2001:db8::1"
+    assert seen(X_FORWARDED_FOR="fe80::1%<b>any text</b>").client_addr == "fe80::1"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +131,12 @@ def test_any_text_leaves_a_request_that_can_be_served(forwarded: str, addresses:
         ipaddress.ip_address(request.client_addr)
         assert request.scheme in ("http", "https")
         assert not set(request.host) & set(" \t\r\n<>\"'/\\@")
+
+
+@pytest.mark.parametrize(("port", "believed"), [("65535", True), ("65536", False), ("99999", False)])
+def test_a_port_that_there_is_not(port: str, believed: bool) -> None:
+    request = seen(X_FORWARDED_HOST=f"shop.example:{port}")
+    assert request.host == (f"shop.example:{port}" if believed else "inside:8080")
 
 
 def test_the_way_is_walked_once() -> None:
