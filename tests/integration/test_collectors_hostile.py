@@ -125,7 +125,8 @@ def test_a_line_that_is_too_long_loses_its_tags_and_is_counted(run: Run) -> None
 
 def test_prometheus_takes_every_name(run: Run, promtool: Callable[[str], tuple[int, str]]) -> None:
     code, lint = promtool(run.scrape)
-    assert (code, set(lint.splitlines())) == (3, LINT)
+    assert code == 3
+    assert set(lint.splitlines()) <= LINT
     for text in TAG_VALUES:
         if text.isascii() and text.isprintable() and "\\" not in text and '"' not in text and "/" not in text:
             assert metric(run.scrape, "c2c_otel_events_total", key=f"count/{text}") == 2, text

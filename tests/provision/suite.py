@@ -8,6 +8,7 @@ ended: its last line if it passed, else all of it. Arguments go to each pytest. 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -64,6 +65,12 @@ def run(files: Sequence[str], arguments: Sequence[str] = ()) -> Done:
     return Done(name, done.returncode, done.stdout, time.monotonic() - begun)
 
 
+def _result(done: Done) -> str:
+    """Pytest's last line, without its frame."""
+    lines = [line.strip("= ") for line in done.output.splitlines() if re.match(r"=+ .* in [0-9.]+s", line)]
+    return (lines or ["no result"])[-1] + (f", exit {done.code}" if done.code else "")
+
+
 def _servers(output: str) -> list[str]:
     """The lines that name the servers which were used."""
     section = output.partition("= servers =")[2].partition("\n")[2]
@@ -80,10 +87,9 @@ def main(arguments: Sequence[str]) -> int:
             done = future.result()
             worst = max(worst, done.code)
             servers.update(_servers(done.output))
-            lines = done.output.rstrip().splitlines() or ["(nothing printed)"]
             if done.code:
                 print(done.output)
-            print(f"{done.name}: {lines[-1]}" if not done.code else f"{done.name}: exit {done.code}", flush=True)
+            print(f"{done.name}: {_result(done)}", flush=True)
     print("\n".join(["servers:", *(f"  {line}" for line in sorted(servers))]))
     print(f"all tests: {'passed' if not worst else 'FAILED'}, {time.monotonic() - begun:.0f} s")
     return worst
