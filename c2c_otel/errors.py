@@ -89,7 +89,7 @@ def _judge(error: Any) -> tuple[int, int]:
         status = _status_of_boto(error)
     elif _BEAKER in classes and "Invalid signature" in str(error):
         status = 401
-    if status < 500:
+    if status < 500 or (status > 500 and isinstance(error, HTTPException)):
         level = logging.DEBUG if status == 401 else logging.WARNING
     return status, level
 

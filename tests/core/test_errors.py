@@ -16,8 +16,10 @@ from pyramid.httpexceptions import (
     HTTPBadRequest,
     HTTPException,
     HTTPFound,
+    HTTPInternalServerError,
     HTTPNoContent,
     HTTPNotFound,
+    HTTPServiceUnavailable,
     HTTPUnauthorized,
 )
 from pyramid.response import Response
@@ -93,6 +95,8 @@ ROUTES = {
     "long": raising(HTTPBadRequest("a" * 5_000)),
     "missing": raising(HTTPNotFound("no such hello")),
     "login": raising(HTTPUnauthorized("who?", headers=[("WWW-Authenticate", 'Basic realm="x"')])),
+    "closed": raising(HTTPServiceUnavailable("come again")),
+    "broken": raising(HTTPInternalServerError("no idea")),
     "away": raising(HTTPFound("/elsewhere")),
     "empty": raising(HTTPNoContent()),
     "value": raising(ValueError("not a number")),
@@ -231,12 +235,14 @@ def test_head_has_no_body(make: Any) -> None:
 def test_what_is_logged(make: Any, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "c2c_otel.errors")
     app = make()
-    for path in ("/login", "/missing", "/value", "/reset"):
+    for path in ("/login", "/missing", "/closed", "/broken", "/value", "/reset"):
         kit.get(app, path, QUERY_STRING="secret=hush&a=1", HTTP_REFERER="https://from.example/")
     seen = [(r.levelname, r.getMessage(), bool(r.exc_info)) for r in caplog.records if r.name == "c2c_otel.errors"]
     assert seen == [
         ("DEBUG", "GET /login?secret=REDACTED&a=1 is 401: who?", False),
         ("WARNING", "GET /missing?secret=REDACTED&a=1 is 404: no such hello", False),
+        ("WARNING", "GET /closed?secret=REDACTED&a=1 is 503: come again", False),
+        ("ERROR", "GET /broken?secret=REDACTED&a=1 is 500: no idea", False),
         ("ERROR", "GET /value?secret=REDACTED&a=1 is 500: ValueError", True),
         ("INFO", "GET /reset?secret=REDACTED&a=1 is 500: gone", False),
     ]

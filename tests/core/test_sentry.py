@@ -111,8 +111,9 @@ def test_an_unhandled_exception(start: Any, sentry_server: Sentry) -> None:
     assert sentry_server.envelopes[0].headers.get("trace") is None
 
 
-def test_answers_are_no_failures(start: Any, sentry_server: Sentry) -> None:
-    app = start()
+@pytest.mark.parametrize("handling", ["0", "1"])
+def test_answers_are_no_failures(start: Any, sentry_server: Sentry, handling: str) -> None:
+    app = start(C2C_ENABLE_EXCEPTION_HANDLING=handling)
     for path in ("/missing", "/unavailable", "/nowhere"):
         assert call(app, path).status in (404, 503)
     assert sent(sentry_server) == []
