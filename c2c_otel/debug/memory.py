@@ -23,7 +23,8 @@ SECONDS = 10.0
 _UNTRACKED = 100
 """Objects at least that the collector does not know and that are looked at: it is those that are big themselves."""
 
-_MODULE = frozenset({"__name__", "__doc__", "__package__", "__loader__", "__spec__", "__file__"})
+_MODULE = frozenset({"__name__", "__doc__", "__package__", "__loader__", "__spec__"})
+"""Modules written in C, such as sys, have no ``__file__``."""
 _SCOPE = frozenset({"scope", "module", "locals", "globals"})
 
 

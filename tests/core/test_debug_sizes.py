@@ -415,7 +415,7 @@ def test_an_answer_whose_time_was_over_says_so(name: str, monkeypatch: Any) -> N
 @pytest.mark.parametrize(("internals", "expected"), [(False, {"{'a': [1]}", "{}"}), (True, {"module", "scope"})])
 def test_dictionaries_of_the_interpreter_or_all_others(internals: bool, expected: set[str], monkeypatch: Any) -> None:
     scope = {"scope": "module", "module": sys, "locals": {}, "globals": vars(collections)}
-    known = [vars(collections), scope, {"a": [1]}, {}]
+    known = [vars(collections), vars(sys), scope, {"a": [1]}, {}]
     monkeypatch.setattr(gc, "get_objects", lambda: known)
     answer = memory.dump_memory(9, "builtins.dict" if not internals else None, python_internals_map=internals)
     found = {one["repr"] for one in answer["builtins.dict"]["biggest_objects"]}
