@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 __all__ = [
@@ -210,7 +211,12 @@ EXTRAS = {
 DOTTED = re.compile(rf"(?<![\w.@/#-]){OLD}(?:\.[A-Za-z_]\w*+)*+(?![\w#-])")
 """A dotted name of the predecessor within a text; no command, no distribution's entry point, no other package."""
 
-_COMMAND = re.compile("|".join(rf"(?<![\w.-]){re.escape(name)}(?![\w-])" for name in sorted(COMMANDS, key=len)[::-1]))
+_COMMAND = re.compile(
+    rf"(?<![\w.-])(?:/usr(?:/local)?/bin/)?({'|'.join(map(re.escape, sorted(COMMANDS, key=len)[::-1]))})(?![\w-])"
+)
+"""Without the directory, too: in our image it is another one, and all are on PATH."""
+
+_UNKNOWN = Gone("it was no public name, or is not known here", "Names without a counterpart")
 
 
 def gone(name: str) -> Gone | None:
@@ -218,10 +224,10 @@ def gone(name: str) -> Gone | None:
     table = _GONE_NOW if name.startswith(f"{NEW}.") else GONE
     for parent in _parents(name):
         if parent in RENAMED:
-            return None
+            break
         if parent in table:
             return table[parent]
-    return None
+    return _UNKNOWN if name.startswith(f"{OLD}.") and moved(name) is None else None
 
 
 def _parents(name: str) -> Iterator[str]:
@@ -232,7 +238,8 @@ def _parents(name: str) -> Iterator[str]:
 
 
 def moved(name: str) -> str | None:
-    """Where an old dotted name is now; None where its module is gone, or it is no name of the predecessor's.
+    """Where an old dotted name is now; None where its module is gone or not known, or it is no name of the
+    predecessor's.
 
     A name that is gone from a module that is not has the place where it would be: who uses it is told at the start.
     """
@@ -240,11 +247,22 @@ def moved(name: str) -> str | None:
         return None
     for parent in _parents(name):
         if parent in RENAMED:
-            return RENAMED[parent] + name[len(parent) :]
+            new = RENAMED[parent] + name[len(parent) :]
+            return new if parent != OLD or _is_there(new) else None
         if parent in _GONE_MODULES:
             return None
     return None
 
+
+def _is_there(name: str) -> bool:
+    """Whether a dotted name of ours begins with a module, or a name, that there is; nothing is imported."""
+    first = name.split(".")[1:2]
+    return not first or first[0] in _OURS or first[0].startswith("__")
+
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+_OURS = {path.stem for path in _PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+_OURS |= {"includeme"}
 
 _GONE_NOW = {str(moved(name)): instead for name, instead in GONE.items() if name not in _GONE_MODULES}
 
@@ -264,4 +282,4 @@ def text_moved(name: str) -> str | None:
 
 def command(text: str) -> str:
     """The text with the predecessor's commands under their new names."""
-    return _COMMAND.sub(lambda match: COMMANDS[match[0]], text)
+    return _COMMAND.sub(lambda match: COMMANDS[match[1]], text)

@@ -56,6 +56,7 @@ class _Rename(cst.CSTTransformer):
         super().__init__()
         self._is_setup = is_setup
         self._includes = 0
+        self._names: set[cst.CSTNode] = set()
         self._sessions: list[cst.Call] = []
 
     # -- imports --
@@ -198,6 +199,13 @@ class _Rename(cst.CSTTransformer):
 
     def visit_Call(self, node: cst.Call) -> None:
         self._includes += _is_include(node)
+        if node.args and matchers.matches(node, _NAMES_A_PACKAGE):
+            self._names.add(node.args[0].value)
+
+    def visit_DictElement(self, node: cst.DictElement) -> None:
+        """``"loggers": {"c2cwsgiutils": {...}}``."""
+        if isinstance(node.value, cst.Dict):
+            self._names.add(node.key)
 
     def leave_Call(self, original_node: cst.Call, updated_node: cst.Call) -> cst.BaseExpression:
         self._includes -= _is_include(original_node)
@@ -215,6 +223,8 @@ class _Rename(cst.CSTTransformer):
         quote = updated_node.quote
         opening = updated_node.prefix + quote
         inner = updated_node.value[len(opening) : -len(quote)]
+        if inner == names.OLD and not (self._includes or self._is_setup or original_node in self._names):
+            return updated_node  # a project of Compose, the name of a measurement
         new = self._text(inner)
         return updated_node if new == inner else updated_node.with_changes(value=f"{opening}{new}{quote}")
 
@@ -247,6 +257,10 @@ def _renamed(alias: cst.ImportAlias, old: str, new: str, has_parent: bool) -> cs
 def _is_include(node: cst.Call) -> bool:
     return matchers.matches(node.func, matchers.Attribute(attr=matchers.Name("include")))
 
+
+_LAST = matchers.Name("getLogger") | matchers.Name("import_module") | matchers.Name("__import__")
+_NAMES_A_PACKAGE = matchers.Call(func=_LAST | matchers.Attribute(attr=_LAST))
+"""What is called with the name of a package, or of its logger."""
 
 _ASSIGNED_CALL = matchers.Assign(
     targets=[matchers.AssignTarget(matchers.Name())],
@@ -284,8 +298,16 @@ class _Look(cst.CSTVisitor):
         return False
 
     def visit_Attribute(self, node: cst.Attribute) -> None:
-        """What was imported by its module: ``stats.init_backends``."""
-        self._names(node, self._imported(node))
+        """What was imported by its module: ``stats.init_backends``; or whose import has another name now."""
+        name = _dotted(node) or ""
+        if name.startswith(f"{names.OLD}.") and not self.get_metadata(QualifiedNameProvider, node, ()):
+            self._names(node, [name])
+        else:
+            self._names(node, self._imported(node))
+
+    def visit_FormattedStringText(self, node: cst.FormattedStringText) -> None:
+        if _MENTION.search(node.value):
+            self.notes.append(Note(self._line(node), f"the text {node.value!r} names {names.OLD}", "Names"))
 
     def visit_SimpleString(self, node: cst.SimpleString) -> None:
         if "\n" not in node.value and _MENTION.search(node.value) and "b" not in node.prefix.lower():

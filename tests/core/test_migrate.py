@@ -128,6 +128,7 @@ def test_settings_that_mean_something_else(line: str, noted: bool) -> None:
         ('FROM debian\nRUN pip install \\\n  # why\n  "c2cwsgiutils[all]"',
          'FROM debian\nRUN pip install \\\n  # why\n  "c2c-otel[all]"'),
         ("FROM debian\nRUN cd c2cwsgiutils", "FROM debian\nRUN cd c2cwsgiutils"),
+        ('FROM debian\nCMD ["/usr/local/bin/c2cwsgiutils-run"]', 'FROM debian\nCMD ["c2c-otel-run"]'),
         ("FROM debian\nCMD gunicorn c2cwsgiutils.wsgi_app:application",
          "FROM debian\nCMD gunicorn c2c_otel.wsgi_app:application"),
         # who installs is root, as it was

@@ -64,6 +64,10 @@ def py(text: str, *noted: str) -> str:
         ("from .c2cwsgiutils import stats\n", "from .c2cwsgiutils import stats\n"),
         ("x = b'c2cwsgiutils.stats'\n", "x = b'c2cwsgiutils.stats'\n"),
         ("# from c2cwsgiutils import stats\n", "# from c2cwsgiutils import stats\n"),
+        ("c = {'loggers': {'c2cwsgiutils': {'level': 1}}}\n", "c = {'loggers': {'c2c_otel': {'level': 1}}}\n"),
+        ("import_module('c2cwsgiutils')\n", "import_module('c2c_otel')\n"),
+        ("run(['/usr/local/bin/c2cwsgiutils-run'])\n", "run(['c2c-otel-run'])\n"),
+        ("import c2cwsgiutils\nc2cwsgiutils.__file__\n", "import c2c_otel\nc2c_otel.__file__\n"),
     ],
 )  # fmt: skip
 def test_python(old: str, new: str) -> None:
@@ -109,6 +113,38 @@ def test_python_one_of_several_statements_of_a_line() -> None:
 def test_python_other_texts_are_named() -> None:
     (note,) = python.rewrite("x = 'thanks to c2cwsgiutils!'\n").notes
     assert note.line == 1 and "thanks to" in note.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Composition(request, 'c2cwsgiutils', 'docker-compose.yml', ['c2cwsgiutils_app_1:/tmp'])\n",
+        "timer(['c2cwsgiutils'])\n",
+        "x = {'c2cwsgiutils': 1}\n",
+        "x = f'c2cwsgiutils.{module}'\n",
+    ],
+)
+def test_python_a_word_that_may_be_anything_stays_and_is_named(text: str) -> None:
+    done = python.rewrite(text)
+    assert done.text == text
+    assert [(note.line, note.section) for note in done.notes] == [(1, "Names")]
+
+
+def test_python_names_that_are_not_known_stay_and_are_named() -> None:
+    old = "from c2cwsgiutils import _utils, stats\nconfig.add_route('c2cwsgiutils.foo', '/')\n"
+    done = python.rewrite(old)
+    assert done.text == (
+        "from c2cwsgiutils import _utils\nfrom c2c_otel import stats\nconfig.add_route('c2cwsgiutils.foo', '/')\n"
+    )
+    assert [note.line for note in done.notes] == [1, 3]
+    assert "c2cwsgiutils._utils is gone: it was no public name" in done.notes[0].text
+
+
+@pytest.mark.parametrize("module", ["", ".stats"])
+def test_python_what_is_gone_is_named_where_its_import_has_moved(module: str) -> None:
+    done = python.rewrite(f"import c2cwsgiutils{module}\nc2cwsgiutils.redis_utils.get({{}})\n")
+    assert done.text == f"import c2c_otel{module}\nc2cwsgiutils.redis_utils.get({{}})\n"
+    assert {(note.line, note.text.split(" is gone")[0]) for note in done.notes} >= {(2, "c2cwsgiutils.redis_utils.get")}
 
 
 def test_python_line_ends_stay() -> None:
