@@ -80,6 +80,11 @@ class SQLAlchemyHandler(logging.Handler):
         self._renew()
         _handlers.add(self)
 
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """None: `emit` needs none, and `logging.shutdown` would hold it while it waits for the thread, whose own
+        records (SQLAlchemy's at DEBUG) come here too."""
+        self.lock = None
+
     def _renew(self) -> None:
         """Begin anew, with nothing waiting: what a parent has still to write stays the parent's."""
         self._waiting: deque[dict[str, Any]] = deque()

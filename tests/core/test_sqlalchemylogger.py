@@ -7,6 +7,7 @@ import logging.config
 import multiprocessing
 import threading
 import uuid
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,27 @@ def test_what_writing_logs_is_not_written(tmp_path: Path) -> None:
         engine_logger.setLevel(level)
         engine_logger.removeHandler(handler)
     assert rows(url) == [("INFO", "mine")]
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_the_last_records_are_written_whatever_sqlalchemy_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    url = database(tmp_path)
+    handler = SQLAlchemyHandler({"url": url})
+    if not begun:  # as in gunicorn's arbiter, which writes when it ends
+        monkeypatch.setattr(handler, "_begin", lambda: None)
+    above = logging.getLogger("sqlalchemy")
+    level = above.level
+    above.addHandler(handler)
+    above.setLevel(logging.DEBUG)
+    try:
+        above.info("the last one")
+        logging.shutdown([weakref.ref(handler)])
+    finally:
+        above.setLevel(level)
+        above.removeHandler(handler)
+    assert rows(url) == [("INFO", "the last one")]
 
 
 def test_a_database_that_is_away_keeps_nobody_waiting(
