@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import configparser
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ def application_settings(path: Path, section: str = "main", name: str = "--ini")
         loader = Loader(plaster.PlasterURL("c2c", str(path)))
         found: dict[str, Any] = dict(loader.get_settings(f"app:{section}"))
     except Exception as error:  # of the parser
-        raise ConfigurationError(name, str(path), "an ini file", _why(error)) from None
+        raise _unusable(name, path, "an ini file", error) from None
     if not found:
         if name == "--ini":
             raise ConfigurationError("--section", section, f"an [app:...] in {path}")
@@ -49,7 +51,7 @@ def sections(path: Path, name: str) -> list[str]:
     try:
         return list(Loader(plaster.PlasterURL("c2c", str(path))).get_sections())
     except Exception as error:  # of the parser
-        raise ConfigurationError(name, str(path), "an ini file", _why(error)) from None
+        raise _unusable(name, path, "an ini file", error) from None
 
 
 def check_logging(path: Path, name: str) -> None:
@@ -65,8 +67,14 @@ def check_logging(path: Path, name: str) -> None:
             for key in keys:
                 parser.items(f"{kind}_{key}", raw=kind == "formatter")  # whose %(...)s are those of log records
     except Exception as error:  # of the parser
-        raise ConfigurationError(name, str(path), "logging that can be read", _why(error)) from None
+        raise _unusable(name, path, "logging that can be read", error) from None
 
 
-def _why(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")
+def _unusable(name: str, path: Path, expected: str, error: Exception) -> ConfigurationError:
+    if isinstance(error, configparser.InterpolationMissingOptionError):
+        text = " ".join(map(str, error.args))  # where the option's value is as it is written; parsers ignore its case
+        written = re.search(rf"%\(({re.escape(error.reference)})\)", text, re.IGNORECASE)
+        variable = written[1] if written else error.reference
+        where = f"{error.option} in [{error.section}] refers to %({variable})s, which is not set."
+        return ConfigurationError(name, str(path), expected, f"{where} Set the environment variable {variable}.")
+    return ConfigurationError(name, str(path), expected, f"{type(error).__name__}: {error}".replace("\n", " "))

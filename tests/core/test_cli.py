@@ -81,7 +81,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
             "--ini is 'garbage.ini'; expected an ini file. MissingSectionHeaderError",
         ),
         ("c2c-otel config --ini binary.ini", "--ini is 'binary.ini'; expected an ini file. UnicodeDecodeError"),
-        ("c2c-otel config --ini missing.ini", "--ini is 'missing.ini'; expected an ini file. InterpolationMissing"),
+        ("c2c-otel config --ini missing.ini", "is 'missing.ini'; expected an ini file. a in [app:main] refers to %("),
         ("c2c-otel config --ini bad.ini", "c2c.stats_view is 'maybe'; expected one of 1, true, yes, on, 0"),
         ("c2c-otel config --ini bad.ini --section x", "--section is 'x'; expected an [app:...] in bad.ini."),
         ("STATSD_ADDRESS=x c2c-otel config", "STATSD_ADDRESS is 'x'; expected host:port"),

@@ -134,7 +134,11 @@ def test_all_settings_that_cannot_be_used_are_named_and_no_secret_is(tmp_path: P
         ({"C2C_SECRET": "c2crulez"}, "secret", "C2C_SECRET is what the image of c2cwsgiutils had for everybody"),
         ({"C2C_VERSIONS_FILE": "garbled.json"}, "versions", "garbled.json cannot be used"),
         ({"C2CWSGIUTILS_CONFIG": "none.ini"}, "ini", "none.ini is no file that can be read"),
-        ({"C2CWSGIUTILS_CONFIG": "missing.ini"}, "ini", "missing.ini'; expected an ini file. InterpolationMissing"),
+        (
+            {"C2CWSGIUTILS_CONFIG": "missing.ini"},
+            "ini",
+            "missing.ini'; expected an ini file. a in [app:main] refers to %(",
+        ),
         (
             {"C2CWSGIUTILS_CONFIG": "egg.ini"},
             "ini",
@@ -448,6 +452,11 @@ PUBLISHER = {"age": 0.5, "thread": True, "busy": []}
         (seen(report(publisher={**PUBLISHER, "age": 60.0, "busy": ["provider.x"]})), "metrics", "60 s ago: provider.x"),
         (seen(report(statsd={**STATSD, "thread": False})), "statsd", "worker 7: statsd at s:1: the thread that sends"),
         (seen(report(statsd={**STATSD, "failing": True})), "statsd", "worker 7: statsd at s:1 is not reached, 2 lines"),
+        (
+            seen(report(statsd={**STATSD, "failing": True}), report(pid=5, statsd={**STATSD, "failing": True})),
+            "statsd",
+            "worker 5, 7: statsd at s:1 is not reached, 4 lines wait",
+        ),
         (seen(report(ended=["traces"])), "exporter", "worker 7: the thread that exports traces has ended"),
         (
             seen(report(store={"shared": False, "reason": "full"})),

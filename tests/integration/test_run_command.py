@@ -196,7 +196,12 @@ def test_logging_that_only_fails_when_it_is_set_up_is_said_without_traceback(pla
         ),
         ("garbage", {}, "C2CWSGIUTILS_CONFIG is '{ini}'; expected an ini file. MissingSectionHeaderError"),
         ("[server:main]\n", {}, "is '{ini}'; expected an ini file with an application: a section [app:main]."),
-        ("[app:main]\na = %(NOBODY_SETS_THIS)s\n", {}, "expected an ini file. InterpolationMissingOptionError"),
+        (
+            "[app:main]\na = %(NOBODY_SETS_THIS)s\n",
+            {},
+            "a in [app:main] refers to %(NOBODY_SETS_THIS)s, which is not set."
+            " Set the environment variable NOBODY_SETS_THIS.",
+        ),
         ("[app:main]\nuse = egg:x\nc2c.stats_view = maybe\n", {}, "c2c.stats_view is 'maybe'; expected one of 1, true"),
         (INI, {"STATSD_ADDRESS": "x"}, "STATSD_ADDRESS is 'x'; expected host:port"),
         (
@@ -207,7 +212,7 @@ def test_logging_that_only_fails_when_it_is_set_up_is_said_without_traceback(pla
         (
             INI + LOGGING.replace("level = INFO", "level = %(X)s"),
             {},
-            "expected logging that can be read. Interpolation",
+            "expected logging that can be read. level in [logger_root] refers to %(X)s, which is not set.",
         ),
         (INI + LOGGING.replace("keys = json", "keys = json, two"), {}, "No section: 'handler_two'"),
     ],
