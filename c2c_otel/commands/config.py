@@ -17,6 +17,9 @@ __all__ = ["main", "settings_page", "settings_table", "shown"]
 
 _PROGRAM = "c2c-otel config"
 
+_WIDE = 45
+"""A longer value moves its own source to the right, not those of all settings."""
+
 
 @shell.command("c2c-otel")
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,9 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     ini = ini_file.application_settings(options.ini, options.section) if options.ini else {}
     table = [(row.env, shown(value), source) for row, value, source in Settings.load(ini=ini).describe()]
-    widths = [max(len(line[column]) for line in table) for column in (0, 1)]
+    names = max(len(env) for env, *_ in table)
+    values = max(len(value) for _, value, _ in table if len(value) <= _WIDE)
     for env, value, source in table:
-        print(f"{env:<{widths[0]}}  {value:<{widths[1]}}  {source}")
+        print(f"{env:<{names}}  {value:<{values}}  {source}")
     return 0
 
 

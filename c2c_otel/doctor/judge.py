@@ -27,6 +27,7 @@ def judge(seen: Seen) -> Iterator[Finding]:
     yield from _absent(seen, answered)
     for report in seen.reports:
         yield from _process(report)
+    yield from _unreached_statsd(seen.reports)
     yield from _exporters(seen.reports)
     yield from _versions(seen.reports)
     yield from _events(seen)
@@ -148,16 +149,28 @@ def _publisher(pid: int, state: Report | None) -> Iterator[Finding]:
 def _statsd(pid: int, state: Report | None) -> Iterator[Finding]:
     if state is None:
         return
-    where = f"worker {pid}: statsd at {state['address']}"
     if state["thread"] is False:
+        where = f"worker {pid}: statsd at {state['address']}"
         yield problem(
             "statsd",
             f"{where}: the thread that sends has ended, {state['queued']} lines wait",
             f"Restart it: kill {pid}",
         )
-    elif state["failing"]:
+
+
+def _unreached_statsd(reports: Iterable[Report]) -> Iterator[Finding]:
+    """One finding for each server, of all workers together."""
+    waiting: dict[str, dict[int, int]] = {}
+    for report in reports:
+        state = report.get("statsd")
+        if state and state["failing"] and state["thread"] is not False:
+            waiting.setdefault(state["address"], {})[report["pid"]] = state["queued"]
+    for address, lines in sorted(waiting.items()):
+        pids = ", ".join(map(str, sorted(lines)))
         yield problem(
-            "statsd", f"{where} is not reached, {state['queued']} lines wait", "Start it, or correct STATSD_ADDRESS."
+            "statsd",
+            f"worker {pids}: statsd at {address} is not reached, {sum(lines.values())} lines wait",
+            "Start it, or correct STATSD_ADDRESS.",
         )
 
 
