@@ -10,7 +10,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
+
+from c2c_otel import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICE = """\
@@ -52,12 +55,29 @@ def use(directory: Path, python: Path) -> None:
     packages = "import c2c_otel, c2c_otel_exporters, c2c_otel_views; print(c2c_otel.__file__)"
     expect(run(str(python), "-c", packages, cwd=directory), str(directory))
     expect(run(str(tools / "c2c-otel"), "config", cwd=directory), "STATSD_ADDRESS")
+    commands(directory, tools)
     (directory / "service.py").write_text(SERVICE)
     said = run(str(tools / "c2c-otel-instrument"), str(python), "service.py", cwd=directory)
     expect(said, '200 OK {"hello": "wheel"} from-the-smoke-test')
     expect(said, "Server-Timing")
     expect(said, "http_server_request_duration_seconds_count{", 'http_route="/hello/{name}"')
     run(str(tools / "c2c-otel-instrument"), "no-such-command", cwd=directory, code=127)
+
+
+def commands(directory: Path, tools: Path) -> None:
+    """Every script is installed, and says how it is used, also without the extra that it needs; one does its work."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    for name in declared:
+        expect(run(str(tools / name), "--help", cwd=directory), "usage: ", name)
+    for name in cli.COMMANDS:
+        expect(
+            run(str(tools / "c2c-otel"), name, "--help", cwd=directory),
+            f"usage: c2c-otel{'-' * (f'c2c-otel-{name}' in declared) or ' '}{name}",
+        )
+    run(str(tools / "c2c-otel-genversion"), "1.0", "0a1b2c3", cwd=directory)
+    expect((directory / "versions.json").read_text(), '"c2c-otel": "')
+    run(str(tools / "c2c-otel-run"), cwd=directory, code=2)  # there is no /app/production.ini
+    run(str(tools / "c2c-otel"), "doctor", cwd=directory)
 
 
 def run(*command: str, cwd: Path = ROOT, code: int = 0) -> str:
