@@ -3,13 +3,14 @@ module look closer; here it is that the name is there, takes the documented argu
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
+import pkgutil
 import re
 import subprocess
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -303,8 +304,158 @@ SCRIPTS: dict[tuple[str, ...], str] = {
             server.shutdown()
             thread.join()
             server.server_close()
-        for method in ("dc", "dc_try", "stop", "restart", "run", "exec", "stop_all"):
-            assert callable(getattr(Composition, method))
+
+        with open(path + "/docker", "w") as file:
+            file.write('#!/bin/sh\\necho "$@" >> "$0.calls"\\necho "$@"\\n')
+        os.chmod(path + "/docker", 0o755)
+        os.environ["PATH"] = path + ":" + os.environ["PATH"]
+        open(path + "/compose.yaml", "w").close()
+        class Request:
+            def addfinalizer(self, finalizer):
+                self.finalizer = finalizer
+        request = Request()
+        composition = Composition(request, "shop", path + "/compose.yaml", coverage_paths=["app:/c"], reports=path)
+        assert composition.dc(["ps"]).endswith("ps\\n")
+        composition.dc_try(["pull"], times=1)
+        composition.stop("one")
+        composition.restart("two")
+        assert "run --rm -T app ls -l" in composition.run("app", "ls", "-l")
+        assert "exec -T app id" in composition.exec("app", "id")
+        composition.stop_all()
+        request.finalizer()
+        calls = [line.partition("--project-name=shop ")[2] for line in open(path + "/docker.calls")]
+        for call in ("build", "up --detach", "ps", "pull", "stop one", "restart two", "stop", f"cp app:/c {path}"):
+            assert call + "\\n" in calls, (call, calls)
+    """,
+    (
+        "c2c_otel.acceptance.connection.Connection.get",
+        "c2c_otel.acceptance.connection.Connection.get_raw",
+        "c2c_otel.acceptance.connection.Connection.get_json",
+        "c2c_otel.acceptance.connection.Connection.get_xml",
+        "c2c_otel.acceptance.connection.Connection.head",
+        "c2c_otel.acceptance.connection.Connection.options",
+        "c2c_otel.acceptance.connection.Connection.post",
+        "c2c_otel.acceptance.connection.Connection.post_json",
+        "c2c_otel.acceptance.connection.Connection.post_files",
+        "c2c_otel.acceptance.connection.Connection.put",
+        "c2c_otel.acceptance.connection.Connection.put_json",
+        "c2c_otel.acceptance.connection.Connection.patch",
+        "c2c_otel.acceptance.connection.Connection.patch_json",
+        "c2c_otel.acceptance.connection.Connection.delete",
+        "c2c_otel.acceptance.connection.check_response",
+        "c2c_otel.acceptance.print.PrintConnection.wait_ready",
+        "c2c_otel.acceptance.print.PrintConnection.get_capabilities",
+        "c2c_otel.acceptance.print.PrintConnection.get_example_requests",
+        "c2c_otel.acceptance.print.PrintConnection.get_pdf",
+        "c2c_otel.acceptance.print.PrintConnection.get_apps",
+    ): """
+        import json, re
+        from wsgiref.simple_server import WSGIRequestHandler, make_server
+        from c2c_otel.acceptance.connection import CacheExpected, Connection, check_response
+        from c2c_otel.acceptance.print import PrintConnection
+        def app(environ, start_response):
+            place, status, kind = environ["PATH_INFO"].strip("/"), "200 OK", "application/json"
+            body = json.dumps([environ["REQUEST_METHOD"], environ.get("HTTP_ORIGIN")])
+            if place == "xml":
+                kind, body = "application/xml", "<a/>"
+            elif place == "print/a/report.pdf":
+                body = json.dumps({"ref": "1"})
+            elif place.startswith("print/"):
+                kind, body = "application/json", json.dumps({"done": True, "status": "finished"})
+                if "report/" in place:
+                    kind, body = "application/pdf", "%PDF-1.4"
+                elif "exampleRequest" in place:
+                    body = json.dumps({"A4": '{"layout": "A4"}'})
+                elif "apps" in place:
+                    body = json.dumps(["a"])
+            elif environ["REQUEST_METHOD"] == "DELETE":
+                status, body = "204 No Content", ""
+            caching = "max-age=9" if re.search("apps|capabilities|exampleRequest", place) else "no-cache"
+            start_response(status, [("Content-Type", kind), ("Access-Control-Allow-Origin", "*"),
+                                    ("Cache-Control", caching)])
+            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body.encode()]
+        class Quiet(WSGIRequestHandler):
+            def log_message(self, *args):
+                pass
+        server = make_server("127.0.0.1", 0, app, handler_class=Quiet)
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        url = "http://127.0.0.1:%s/" % server.server_port
+        try:
+            with Connection(url, "http://o") as connection:
+                for text, method in ((connection.get, "GET"), (connection.post, "POST"), (connection.put, "PUT"),
+                                     (connection.patch, "PATCH")):
+                    assert json.loads(text("x")) == [method, "http://o"], method
+                assert connection.get_json("x", cors=False) == ["GET", None]
+                for answer, method in ((connection.post_json, "POST"), (connection.put_json, "PUT"),
+                                       (connection.patch_json, "PATCH")):
+                    assert answer("x", json={"a": 1}) == [method, "http://o"]
+                assert connection.post_files("x", files={"a": ("a.txt", b"1")}) == ["POST", "http://o"]
+                assert connection.get_xml("xml").getroot().tag == "a"
+                assert connection.head("x").headers["Cache-Control"] == "no-cache"
+                assert connection.options("x", cors=False).status_code == 200
+                assert connection.delete("x").content == b""
+                check_response(connection.get_raw("x"), 200, cache_expected=CacheExpected.NO)
+            with PrintConnection(url + "print/", "http://o") as printer:
+                printer.wait_ready(timeout=10, app="a")
+                assert printer.get_apps() == ["a"] and printer.get_capabilities("a")["done"]
+                (example,) = printer.get_example_requests("a").values()
+                assert example == {"layout": "A4"}
+                assert printer.get_pdf("a", example, timeout=10).content.startswith(b"%PDF-")
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+    """,
+    (
+        "c2c_otel.acceptance.images.check_image",
+        "c2c_otel.acceptance.images.check_image_file",
+        "c2c_otel.acceptance.images.check_screenshot",
+        "c2c_otel.admin.base_path",
+        "c2c_otel.loader.Loader",
+        "c2c_otel.profiler.enable",
+        "c2c_otel.profiler.mode",
+        "c2c_otel.profiler.disable",
+        "c2c_otel.renderers.includeme",
+        "c2c_otel.sentry.includeme",
+        "c2c_otel.stats.Timer",
+    ): """
+        import inspect, plaster
+        from PIL import Image
+        from c2c_otel import admin, loader, profiler, renderers, sentry
+        from c2c_otel.acceptance import images
+        Image.new("RGB", (9, 9), "red").save(path + "/red.png")
+        images.check_image_file(path, path + "/red.png", path + "/red.png")
+        images.check_image(path, Image.new("RGB", (9, 9), "red"), path + "/red.png")
+        try:
+            images.check_image(path, Image.new("RGB", (9, 9), "blue"), path + "/red.png")
+        except AssertionError:
+            pass
+        else:
+            raise AssertionError("they differ")
+        # it needs Chromium, with which test_acceptance_images.py calls it
+        inspect.signature(images.check_screenshot).bind("http://h/", path, path + "/red.png", width=9, height=9)
+
+        config = Configurator(settings={"c2c.base_path": "/mine"})
+        for part in (renderers, sentry):
+            config.include(part.includeme)
+        config.add_route("fast", "/fast")
+        config.add_view(lambda request: {"a": 1}, route_name="fast", renderer="fast_json")
+        assert admin.base_path(config) == "/mine"
+        assert get(config.make_wsgi_app(), "/fast").json == {"a": 1}
+
+        with open(path + "/x.ini", "w") as file:
+            file.write("[app:main]\\na = %(FROM_OUTSIDE)s\\n")
+        os.environ["FROM_OUTSIDE"] = "b"
+        assert loader.Loader(plaster.PlasterURL("c2c", path + "/x.ini")).get_settings("app:main")["a"] == "b"
+
+        assert isinstance(stats.timer(["a"]), stats.Timer)
+        profiler.init()
+        assert profiler.mode() is None
+        profiler.enable(seconds=60)
+        assert profiler.mode().seconds_left() > 0
+        profiler.disable()
+        assert profiler.mode() is None
     """,
 }
 
@@ -332,7 +483,21 @@ def test_each_can_be_imported_by_its_name() -> None:
     for name in (name for names in SCRIPTS for name in names):
         module, _, attribute = name.rpartition(".")
         if name != "c2c_otel.wsgi_app.application":  # looking it up makes the application
-            assert hasattr(importlib.import_module(module), attribute), name
+            assert hasattr(pkgutil.resolve_name(module), attribute), name
+
+
+def test_each_that_is_promised_is_called() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "migrating.md").read_text()
+    table = page.partition("<!-- names -->")[2].partition("<!-- commands -->")[0]
+    promised = set()
+    for row in table.splitlines():
+        cells = [re.findall(r"`([\w.]+)`", cell) for cell in row.split("|")[1:4]]
+        if len(cells) == 3 and cells[1]:
+            promised |= {f"{cells[1][0]}.{name}" for name in cells[2]} or {cells[1][0]}
+    called = {name for names in SCRIPTS for name in names}
+    assert len(promised) > 60
+    left = promised - called
+    assert [name for name in left if not isinstance(pkgutil.resolve_name(name), ModuleType)] == []
 
 
 COMMANDS = ("run", "genversion", "stats-db", "models-graph", "check-es", "coverage-report", "test-print")
