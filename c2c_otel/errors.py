@@ -32,8 +32,11 @@ _logger = logging.getLogger("c2c_otel.errors")
 _MAX_MESSAGE = 2_000
 _PROBLEM = "application/problem+json"
 _OWN_HEADERS = frozenset({"content-type", "content-length"})
-_STATEMENT = re.compile(r"\[SQL:|(?:\n|\\n)LINE \d+:|\(Background on this error at:")
-"""Where texts of SQLAlchemy, and of PostgreSQL, begin to quote it; also within a `repr`."""
+_DETAILS = re.compile(
+    r"\[SQL:|(?:\n|\\n)LINE \d+:|\(Background on this error at:|Traceback \(most|File \"[^\"\n]*\", line \d"
+)
+"""Where texts of SQLAlchemy and of PostgreSQL begin to quote a statement, and others a traceback (the errors of
+`transaction`, say); also within a `repr`."""
 _MAX_CHAIN = 20
 
 # what happens to an exception of these modules' classes, without importing them: class -> (status, level)
@@ -103,11 +106,11 @@ def _status_of_boto(error: Any) -> int:
 
 
 def message(error: Any, detailed: bool) -> str:
-    """What an exception says; unless ``detailed``, without statements, and shortened. An HTTP error's detail is what
-    the application wants to be said: it is not shortened."""
+    """What an exception says; unless ``detailed``, without statements and tracebacks, and shortened. An HTTP error's
+    detail is what the application wants to be said: it is not shortened."""
     if isinstance(error, HTTPException):
         text = str(error.detail or error.title)
-        return text if detailed else _without_statement(error, text) or str(error.title)
+        return text if detailed else _without_details(error, text) or str(error.title)
     try:
         return str(error) if detailed else _for_everybody(error) or type(error).__name__
     except Exception:  # an exception whose __str__ raises
@@ -122,25 +125,26 @@ def _for_everybody(error: BaseException) -> str:
         return _of_the_driver(error)
     if _SQLALCHEMY in classes or any(cls.__name__ in _DRIVERS for cls in type(error).__mro__):
         return ""
-    return _without_statement(error, str(error))[:_MAX_MESSAGE]
+    return _without_details(error, str(error))[:_MAX_MESSAGE]
 
 
-def _without_statement(error: BaseException, text: str) -> str:
-    """The text up to a statement in it; nothing of one that quotes the statement of an error behind this one."""
+def _without_details(error: BaseException, text: str) -> str:
+    """The text up to a statement or a traceback in it; nothing of one that quotes the statement of an error behind
+    this one."""
     behind: BaseException | None = error
     for _ in range(_MAX_CHAIN):
         behind = behind and (behind.__cause__ or behind.__context__)
         statement = getattr(behind, "statement", None)
         if isinstance(statement, str) and statement and statement in text:
             return ""
-    return _STATEMENT.split(text, maxsplit=1)[0].strip()
+    return _DETAILS.split(text, maxsplit=1)[0].strip()
 
 
 def _of_the_driver(error: Any) -> str:
     """What the driver says, without the rows and values that it may show in further lines."""
     original = getattr(error, "orig", None)
     said = getattr(getattr(original, "diag", None), "message_primary", None) or str(original or type(error).__name__)
-    return _STATEMENT.split(said.strip().partition("\n")[0], maxsplit=1)[0][:_MAX_MESSAGE]
+    return _DETAILS.split(said.strip().partition("\n")[0], maxsplit=1)[0][:_MAX_MESSAGE]
 
 
 def _stacktrace(error: BaseException) -> str:

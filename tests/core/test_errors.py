@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
@@ -84,6 +85,27 @@ def wrapping(wrap: Callable[[Any], Exception]) -> Any:
 
 OF_POSTGRESQL = 'relation "nowhere" does not exist\nLINE 1: SELECT v FROM nowhere\n                      ^'
 
+
+class Broken:
+    """Its resource cannot be committed."""
+
+    def sortKey(self) -> str:
+        raise ValueError("no")
+
+    def abort(self, transaction: Any) -> None: ...
+
+    tpc_abort = abort
+
+
+def after_a_failed_commit(request: Any) -> Response:
+    """What `transaction` raises then has the whole traceback of what had failed in its text."""
+    request.tm.get().join(Broken())
+    with contextlib.suppress(ValueError):
+        request.tm.get().commit()
+    request.tm.get().join(Broken())
+    return Response()
+
+
 ROUTES = {
     "text": wrapping(lambda error: RuntimeError(f"It failed: {error}")),
     "statement": wrapping(lambda error: RuntimeError(f"It failed: {error.statement}")),
@@ -92,6 +114,8 @@ ROUTES = {
     "line": raising(RuntimeError(OF_POSTGRESQL)),
     "repr": raising(RuntimeError(repr(ValueError(OF_POSTGRESQL)))),
     "problem": raising(HTTPBadRequest(OF_POSTGRESQL)),
+    "traceback": raising(RuntimeError("Why: Traceback (most recent call last):\n  File")),
+    "failed": after_a_failed_commit,
     "long": raising(HTTPBadRequest("a" * 5_000)),
     "missing": raising(HTTPNotFound("no such hello")),
     "login": raising(HTTPUnauthorized("who?", headers=[("WWW-Authenticate", 'Basic realm="x"')])),
@@ -153,12 +177,15 @@ def body(answer: kit.Answer) -> Any:
         ("/line", 500, 'relation "nowhere" does not exist'),
         ("/repr", 500, 'ValueError(\'relation "nowhere" does not exist'),
         ("/problem", 400, 'relation "nowhere" does not exist'),
+        ("/failed", 500, "An operation previously failed, with traceback:"),
+        ("/traceback", 500, "Why:"),
         ("/long", 400, "a" * 5_000),
     ],
 )
 def test_what_an_anonymous_client_gets(make: Any, path: str, status: int, message: str) -> None:
     answer = kit.get(make(), path)
     assert (answer.status, body(answer)) == (status, {"message": message, "status": status})
+    assert b"File" not in answer.body
     assert b"private" not in answer.body and b"SELECT" not in answer.body and b"INSERT" not in answer.body
 
 
