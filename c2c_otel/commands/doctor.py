@@ -86,7 +86,8 @@ def _ini(options: argparse.Namespace, findings: list[Finding]) -> tuple[Path | N
             findings.append(problem("ini", f"{path} is no file that can be read", "Put it there, or name another one."))
         return None, {}
     try:
-        return path, ini_file.application_settings(path, options.section)
+        name = "--ini" if options.ini is not None else "C2CWSGIUTILS_CONFIG"
+        return path, ini_file.application_settings(path, options.section, name)
     except ConfigurationError as error:
         findings.append(unusable("ini", error))
         return None, {}

@@ -77,4 +77,7 @@ def _unusable(name: str, path: Path, expected: str, error: Exception) -> Configu
         variable = written[1] if written else error.reference
         where = f"{error.option} in [{error.section}] refers to %({variable})s, which is not set."
         return ConfigurationError(name, str(path), expected, f"{where} Set the environment variable {variable}.")
+    if isinstance(error, configparser.InterpolationSyntaxError):
+        where = f"{error.option} in [{error.section}] has a % that begins no %(NAME)s."
+        return ConfigurationError(name, str(path), expected, f"{where} Write it as %%.")
     return ConfigurationError(name, str(path), expected, f"{type(error).__name__}: {error}".replace("\n", " "))

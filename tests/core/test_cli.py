@@ -82,6 +82,7 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
         ),
         ("c2c-otel config --ini binary.ini", "--ini is 'binary.ini'; expected an ini file. UnicodeDecodeError"),
         ("c2c-otel config --ini missing.ini", "is 'missing.ini'; expected an ini file. a in [app:main] refers to %("),
+        ("c2c-otel config --ini percent.ini", "ratio in [app:main] has a % that begins no %(NAME)s. Write it as %%."),
         ("c2c-otel config --ini bad.ini", "c2c.stats_view is 'maybe'; expected one of 1, true, yes, on, 0"),
         ("c2c-otel config --ini bad.ini --section x", "--section is 'x'; expected an [app:...] in bad.ini."),
         ("STATSD_ADDRESS=x c2c-otel config", "STATSD_ADDRESS is 'x'; expected host:port"),
@@ -93,6 +94,7 @@ def test_what_cannot_be_used_is_2_without_traceback(tmp_path: Path, line: str, m
     (tmp_path / "garbage.ini").write_text("garbage\n")
     (tmp_path / "binary.ini").write_bytes(b"\x7fELF\xff\xfe\x00")
     (tmp_path / "missing.ini").write_text("[app:main]\na = %(NOBODY_SET_THIS)s\n")
+    (tmp_path / "percent.ini").write_text("[app:main]\nratio = 100%\n")
     (tmp_path / "bad.ini").write_text("[app:main]\nc2c.stats_view = maybe\n")
     done = shell(line, tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

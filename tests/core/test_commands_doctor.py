@@ -137,7 +137,7 @@ def test_all_settings_that_cannot_be_used_are_named_and_no_secret_is(tmp_path: P
         (
             {"C2CWSGIUTILS_CONFIG": "missing.ini"},
             "ini",
-            "missing.ini'; expected an ini file. a in [app:main] refers to %(",
+            "C2CWSGIUTILS_CONFIG is 'missing.ini'; expected an ini file. a in [app:main] refers to %(",
         ),
         (
             {"C2CWSGIUTILS_CONFIG": "egg.ini"},
