@@ -58,8 +58,11 @@ def settings_of(config: Any) -> Settings:
 
 
 def base_path(config: Any) -> str:
-    """Where all views but /metrics hang: "/c2c", or "" for the root."""
-    return settings_of(config).base_path
+    """Where all views but /metrics hang: "/c2c", or "" for the root. ``config``: our views' or an application's own,
+    before or after it has included us."""
+    registry = config.registry
+    found = getattr(registry, "c2c_settings", None) or applications.of(registry).settings
+    return (found or Settings.load(ini=registry.settings or {})).base_path
 
 
 class Admin:

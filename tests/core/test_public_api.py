@@ -442,6 +442,8 @@ SCRIPTS: dict[tuple[str, ...], str] = {
         config.add_route("fast", "/fast")
         config.add_view(lambda request: {"a": 1}, route_name="fast", renderer="fast_json")
         assert admin.base_path(config) == "/mine"
+        config.include("c2c_otel")
+        assert admin.base_path(config) == "/mine"
         assert get(config.make_wsgi_app(), "/fast").json == {"a": 1}
 
         with open(path + "/x.ini", "w") as file:
