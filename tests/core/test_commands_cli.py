@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,8 @@ SCRIPTS = {
     for point in importlib.metadata.distribution("c2c-otel").entry_points
     if point.group == "console_scripts" and point.name.startswith("c2c-otel-")
 }
+
+PROGRAM_NAMES = {f"c2c-otel-{name}" for name in SCRIPTS}
 
 
 def call(*words: object, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -47,6 +50,18 @@ def test_both_ways_are_the_same(name: str) -> None:
     if name in cli.COMMANDS:
         one, other = call(script, "--help"), call(PROGRAMS / "c2c-otel", name, "--help")
         assert (one.returncode, one.stdout) == (other.returncode, other.stdout) == (0, other.stdout)
+
+
+def test_the_page_has_each_with_its_exit_codes() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    rows = re.findall(r"^\| \[?`(c2c-otel[- ][a-z-]+)`(?:\]\(\S+\))? \| .* \| (.*?) ?\|$", page, re.MULTILINE)
+    named = {name if name in PROGRAM_NAMES else name.removeprefix("c2c-otel ") for name, _ in rows}
+    assert named == {f"c2c-otel-{name}" if name in SCRIPTS else name for name in {*cli.COMMANDS, *SCRIPTS}}
+    for name, codes in rows:
+        if "instrument" not in name:
+            said = call(PROGRAMS / "c2c-otel", name[len("c2c-otel ") :], "--help").stdout.partition("exit codes: ")[2]
+            found = set(re.findall(r"\b(1|127)\b: ", said))
+            assert found == set(re.findall(r"\b(1|127): ", codes)), name
 
 
 def test_help_of_all_lists_all() -> None:
