@@ -71,10 +71,13 @@ def is_auth(request: Any) -> bool:
     return bool(_decision(request).way)
 
 
-def auth_view(request: Any) -> None:
-    """Raises `HTTPForbidden` where `is_auth` says no, `HTTPTooManyRequests` where it was tried too often."""
+def auth_view(request: Any, *, bearer: bool = False) -> None:
+    """Raises `HTTPForbidden` where `is_auth` says no, `HTTPTooManyRequests` where it was tried too often.
+
+    ``bearer``: of a view in the application's registry that takes ``Authorization: Bearer SECRET`` as our own do."""
     decision = _decision(request)
-    if not decision.way and not decision.tried and _is_ours(request) and (token := credentials.bearer(request)):
+    bearer = bearer or _is_ours(request)
+    if bearer and not decision.way and not decision.tried and (token := credentials.bearer(request)):
         _try(decision, request, "Bearer", [token])
     if decision.refused:
         raise HTTPTooManyRequests(

@@ -319,6 +319,8 @@ def test_closed_views() -> None:
     for path in ("", "/live", "/ready", "/startup"):
         assert app.call(path).status_int == 403
         assert app.call(path, KEY).status_int == 200
+        assert app.call(path, {"Authorization": f"Bearer {SECRET}"}).status_int == 200
+    assert app.call("", {"Authorization": "Bearer wrong"}).status_int == 403
     assert app.call("?secret=wrong").json["status"] == 403
     without = Application(open_views="0", secret="")
     assert without.call().status_int == without.call("/live").status_int == 404

@@ -89,7 +89,7 @@ def _view(view: Callable[[Any], Response], *, open_to_all: bool) -> Callable[[An
         try:
             parameters.check(request)
             if not open_to_all:
-                auth.auth_view(request)
+                auth.auth_view(request, bearer=True)
             return answers.guarded(view(request))
         except HTTPException as problem:
             return answers.failed(problem, request)
