@@ -15,8 +15,8 @@ import ssl
 import urllib.parse
 from collections.abc import Sequence
 
-from c2c_otel.commands import shell
-from c2c_otel.settings import Settings
+from c2c_otel.commands import ini_file, shell
+from c2c_otel.settings import ConfigurationError, Settings
 
 __all__ = ["main", "url_of"]
 
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--url", help="what to ask instead of {base}/health_check/live where GUNICORN_PARAMS listen")
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds for an answer (default: %(default)s)")
     options = parser.parse_args(arguments)
-    url = options.url or url_of(Settings.load())
+    url = options.url or url_of(_settings())
     try:
         status = _status(url, options.timeout)
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -46,6 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shell.complain(_PROGRAM, f"{url}: {status}")
         return 1
     return 0
+
+
+def _settings() -> Settings:
+    """Those of the service: `c2c.base_path` may be in its ini file. What is wrong in there the service itself says."""
+    settings = Settings.load()
+    if settings.config_file.is_file():
+        try:
+            return Settings.load(ini=ini_file.application_settings(settings.config_file, name="C2CWSGIUTILS_CONFIG"))
+        except ConfigurationError:
+            pass
+    return settings
 
 
 def url_of(settings: Settings) -> str:

@@ -245,6 +245,26 @@ def test_where_it_asks(parameters: str, url: str) -> None:
     assert alive.url_of(Settings(gunicorn_params=parameters)) == url
 
 
+@pytest.mark.parametrize(
+    ("ini", "path"),
+    [
+        ("[app:main]\nc2c.base_path = /ops\n", "/ops"),
+        ("[app:main]\nc2c.base_path = %(NOBODY_SET_THIS)s\n", "/c2c"),
+        (None, "/c2c"),
+    ],
+)
+def test_the_base_path_of_the_ini_file(
+    ini: str | None, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if ini is not None:
+        (tmp_path / "production.ini").write_text(ini)
+    monkeypatch.delenv("C2C_BASE_PATH", raising=False)
+    monkeypatch.setenv("C2CWSGIUTILS_CONFIG", str(tmp_path / "production.ini"))
+    monkeypatch.setenv("GUNICORN_PARAMS", f"-b unix:{tmp_path}/nobody")
+    assert alive.main([]) == 1
+    assert f"unix:{tmp_path}/nobody?{path}/health_check/live: FileNotFoundError" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (404, 0), (403, 0), (500, 1), (503, 1)])
 def test_any_answer_of_a_worker_will_do(
     tmp_path: Path, status: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
