@@ -236,7 +236,8 @@ def _try(decision: _Decision, request: Any, way: str, given: list[bytes]) -> Non
         return
     method = wsgi_attributes.known_method(request.method)
     path = wsgi_attributes.url_path(request.environ)
-    _logger.warning("A wrong secret (%s) from %s: %s %s", way, client.address, method, path)
+    shown = "parameter" if way == "secret" else way
+    _logger.warning("A wrong secret (%s) from %s: %s %s", shown, client.address, method, path)
     throttle.failed(client)
 
 
