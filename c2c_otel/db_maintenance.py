@@ -43,10 +43,7 @@ def set_readonly(value: bool, *, who: str = "") -> shared.Change:
     """Set it in every worker, until it is set again. ``who``: for the log line. Raises `c2c_otel.shared.Unavailable`
     where nothing was changed."""
     change = init().set(_NAME, bool(value))
-    doubts = "".join(f"; {what}: {found}" for what, found in change.doubts.items())
-    _logger.critical(
-        "Databases read-only: %s -> %s, by %s%s", change.before, change.after, who or "the service", doubts
-    )
+    _logger.critical("%s", change.told("Databases read-only", who))
     return change
 
 

@@ -138,8 +138,8 @@ def _named(change: shared.Change) -> shared.Change:
 
 
 def _log(name: str, before: str, after: str, who: str, change: shared.Change) -> None:
-    doubts = "".join(f"; {what}: {found}" for what, found in change.doubts.items())
-    _logger.warning("Level of the logger %s: %s -> %s, by %s%s", name, before, after, who or "the service", doubts)
+    change = shared.Change(before, after, change.answers)
+    _logger.warning("%s", change.told(f"Level of the logger {name}", who))
 
 
 # -- in each process --------------------------------------------------------------------------------------------------

@@ -99,6 +99,11 @@ class Change:
         found = {"missing": sorted(self.missing), "failed": self.failed}
         return {name: value for name, value in found.items() if value}
 
+    def told(self, what: str, who: str) -> str:
+        """A line for the log: what was changed, from what to what, by whom, and in which process it was not."""
+        doubts = "".join(f"; {name}: {value}" for name, value in self.doubts.items())
+        return f"{what}: {self.before} -> {self.after}, by {who or 'the service'}{doubts}"
+
 
 # -- which backend ----------------------------------------------------------------------------------------------------
 

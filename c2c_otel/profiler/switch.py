@@ -102,11 +102,9 @@ def _said(change: shared.Change, who: str) -> shared.Change:
     """Log it. In what comes back, ``before`` and ``after`` are a `Mode`, or None for off."""
     from c2c_otel import shared
 
-    change = shared.Change(_decode(change.before), _decode(change.after), change.answers)
-    doubts = "".join(f"; {what}: {found}" for what, found in change.doubts.items())
-    before, after = change.before or "off", change.after or "off"
-    _logger.warning("Profiler: %s -> %s, by %s%s", before, after, who or "the service", doubts)
-    return change
+    before, after = _decode(change.before), _decode(change.after)
+    _logger.warning("%s", shared.Change(before or "off", after or "off", change.answers).told("Profiler", who))
+    return shared.Change(before, after, change.answers)
 
 
 def _decode(value: Any) -> Mode | None:
