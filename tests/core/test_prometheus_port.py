@@ -12,6 +12,7 @@ import pytest
 
 from c2c_otel import prometheus_port
 from c2c_otel_exporters import guard
+from tests.servers import wait_until
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -89,6 +90,10 @@ def test_a_failure_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
     server = prometheus_port.serve("127.0.0.1", 0, fail)
     try:
         assert [ask(server, "GET", "/metrics")[0] for _ in range(2)] == [500, 500]
+        wait_until(
+            "the failures, which are counted after the answer", lambda: guard.tally["failed.prometheus_port"] == 2
+        )
+        wait_until("the log line", lambda: caplog.records)
     finally:
         server.close()
     assert len(caplog.records) == 1
