@@ -50,17 +50,21 @@ def wait_for_all(gunicorn: Gunicorn, expected: Callable[[], list[int]]) -> list[
     return wait_until("all workers", all_of_them, 30, gunicorn.stderr.read_text)
 
 
-@PRELOADS
+_SECRET = {"C2C_SECRET": "a secret"}
+_OFF = {"OTEL_SDK_DISABLED": "true"}
+
+
 @pytest.mark.parametrize(
-    ("launcher", "env"),
+    ("preload", "launcher", "env"),
     [
-        (True, {"C2C_SECRET": "a secret"}),
-        (False, {}),
-        (True, {"OTEL_SDK_DISABLED": "true"}),
-        (False, {"OTEL_SDK_DISABLED": "true"}),
-        (False, {"APP_INIT": "1", "C2C_SECRET": "a secret"}),
+        ((), True, _SECRET),
+        (("--preload",), True, {}),
+        (("--preload",), False, {}),
+        (("--preload",), True, _OFF),
+        ((), False, _OFF),
+        (("--preload",), False, {"APP_INIT": "1", **_SECRET}),
     ],
-    ids=["launcher", "include", "launcher-off", "include-off", "init"],
+    ids=["launcher", "launcher-preload", "include-preload", "launcher-off-preload", "include-off", "init-preload"],
 )
 def test_each_worker_answers_once(preload: tuple[str, ...], launcher: bool, env: dict[str, str]) -> None:
     with Gunicorn(APP, "-w", "3", *GTHREAD, *preload, env=env, launcher=launcher) as gunicorn:
@@ -106,6 +110,7 @@ def test_an_upgrade_is_one_service(preload: tuple[str, ...]) -> None:
         def both() -> list[int]:
             return sorted([*gunicorn.worker_pids(), *gunicorn.worker_pids(new)])
 
+        wait_until("six workers", lambda: len(both()) == 6, 30)
         assert len(wait_for_all(gunicorn, both)) == 6
         gunicorn.finish_upgrade()
         assert len(wait_for_all(gunicorn, gunicorn.worker_pids)) == 3
