@@ -433,8 +433,10 @@ def test_those_who_were_there_are_missing_while_redis_is_away(own_redis: servers
 def test_redis_dies_while_answers_are_awaited(own_redis: servers.Redis) -> None:
     with service(load(own_redis.url), 2, "who") as (one, two):
         two.answers = False
-        threading.Timer(0.2, own_redis.kill).start()
+        killer = threading.Timer(0.2, own_redis.kill)
+        killer.start()
         assert one.ask("who", 60) == ([], ("host/2", own_redis.url))
+        killer.join()
 
 
 @pytest.mark.usefixtures("impatient")

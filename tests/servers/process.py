@@ -192,7 +192,10 @@ class Process:
             except (ProcessLookupError, PermissionError):
                 pass
             self._popen.wait(5)
-            _running.remove(self)
+            try:
+                _running.remove(self)
+            except ValueError:  # another thread has stopped it at the same time
+                return
             _tell_reaper(f"-{self.pid}")
 
 
