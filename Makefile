@@ -33,7 +33,7 @@ lint: venv-test ## its first minute: ruff, mypy --strict, import-linter
 wheel: venv-test ## build, install in a clean environment, use it there
 	$(BIN)/python tests/provision/wheel.py
 
-bench: venv-test ## what a request costs: bare, contrib, ours
+bench: venv-test ## what a request costs with each peer, and whether that meets the goals
 	$(BIN)/python -m tests.benchmarks
 
 docs: venv-test ## generate docs/settings.md and the table of settings in README.md

@@ -150,7 +150,8 @@ class PlainJson(logging.Formatter):
 
 
 def log_to(handler: logging.Handler) -> None:
-    """The one handler of the process, for the application's logger alone."""
+    """The handler of the application's logger alone; what a peer itself logs, its errors of a 404, goes nowhere."""
+    logging.getLogger().addHandler(logging.NullHandler())
     logger = logging.getLogger("bench")
     logger.setLevel(logging.INFO)
     logger.propagate = False

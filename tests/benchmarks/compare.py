@@ -1,4 +1,4 @@
-"""Peers in alternation, one at a time on one core; what each adds to its own bare application."""
+"""Peers in alternation, one at a time on one core: CPU time of each request."""
 
 from __future__ import annotations
 
@@ -9,34 +9,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import environments, features
 from tests.benchmarks.application import PATHS
+from tests.benchmarks.figures import Figures
 from tests.servers.process import wait_until
 from tests.servers.redis_server import Redis
 from tests.servers.udp import UdpSink
 
-BARE = {
-    "contrib": "bare",
-    "ours": "bare",
-    "ours-include": "bare",
-    "ours-include over its includes": "bare-include",
-    "4.1.1": "bare-4.1.1",
-}
-"""Row of the table -> the application it is subtracted from."""
-
-RATIOS = (
-    ("ours", "contrib"),
-    ("ours", "4.1.1"),
-    ("ours-include", "4.1.1"),
-    ("ours-include over its includes", "ours"),
+MEASURED = (
+    *("bare", "contrib", "ours", "bare-include", "ours-include", "bare-4.1.1", "4.1.1", "bare-6.1.10", "6.1.10"),
+    *("ddtrace", "sentry-sdk"),
 )
-"""Rows whose ratio is shown."""
-
-MEASURED = ("bare", "contrib", "ours", "bare-include", "ours-include", "bare-4.1.1", "4.1.1")
+FLOOR = ("bare", "tween", "tween-clocks", "tween-update")
 BLOCK = 50
 WARM = 200
 """Requests of each scenario at the worker's start."""
@@ -46,13 +34,10 @@ CHECKED = 20
 
 _cores = sorted(os.sched_getaffinity(0))
 
-Times = dict[str, dict[str, list[float]]]
-"""Peer -> scenario -> us per request, one figure a round."""
-
 
 def environment() -> dict[str, str]:
     """This process's, without what would change a peer."""
-    theirs = ("OTEL_", "C2C_", "STATS", "PYTHON")
+    theirs = ("OTEL_", "C2C_", "STATS", "DD_", "SENTRY_", "PROMETHEUS_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
     return {**kept, "PYTHONHASHSEED": "0"}
 
@@ -60,20 +45,24 @@ def environment() -> dict[str, str]:
 class Worker:
     """A peer's process, pinned to a core."""
 
-    def __init__(self, peer: str, core: int, redis_port: int, statsd_port: int, prefix: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        peer: str,
+        core: int,
+        redis_port: int,
+        statsd_port: int,
+        prefix: Sequence[str] = (),
+        environ: Mapping[str, str] = {},
+    ) -> None:
         self.peer = peer
         self.requests: Counter[str] = Counter(dict.fromkeys(PATHS, WARM))
         argv = [*prefix, environments.python(peer), "-W", "ignore", str(Path(__file__).with_name("worker.py"))]
-        environ = {
-            name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "C2C_", "PYTHON"))
-        }
-        environ["PYTHONHASHSEED"] = "0"
         self._process = subprocess.Popen(
             [*argv, peer, str(redis_port), str(statsd_port)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment(),
+            env={**environment(), **environ},
             preexec_fn=lambda: os.sched_setaffinity(0, {core}),
         )
         self.pid = self._process.pid
@@ -94,23 +83,32 @@ class Worker:
 
     def check(self, scenario: str, sink: UdpSink) -> None:
         """Raises AssertionError if a feature has nothing to show for `CHECKED` requests."""
+
+        def lines() -> list[str]:
+            """Those of this peer; what ddtrace sends every ten seconds comes at any time."""
+            theirs = self.peer == "ddtrace"
+            return [line for line in sink.lines() if line.startswith("runtime.python.") == theirs]
+
         sink.clear()
         found = self.ask("check", scenario, CHECKED)
         self.requests[scenario] += CHECKED
         try:
-            expected = {"4.1.1": features.LINES_PREDECESSOR}.get(self.peer, features.LINES_OURS)[scenario] * CHECKED
-            if self.peer in ("4.1.1", "ours", "ours-include"):
-                wait_until("statsd lines", lambda: len(sink.lines()) >= expected, 5)
-            features.CHECKS[self.peer](scenario, CHECKED, found, sink.lines())
+            if self.peer in features.LINES:
+                expected = features.LINES[self.peer][scenario] * CHECKED
+                wait_until("statsd lines", lambda: len(lines()) >= expected, 5)
+            elif self.peer == "ddtrace":
+                wait_until("its runtime metrics", lambda: bool(lines()), 5)
+            features.CHECKS[self.peer](scenario, CHECKED, found, lines())
         except Exception as error:
-            seen = "\n".join(sorted({line.partition(":")[0] for line in sink.lines()}))
+            seen = "\n".join(sorted({line.partition(":")[0] for line in lines()}))
             raise AssertionError(f"{self.peer}, {scenario}: {error}\nstatsd names:\n{seen}") from error
         sink.clear()
 
     def time(self, scenario: str, blocks: int) -> float:
         """us of CPU per request: the lower quartile of that many blocks."""
         self.requests[scenario] += WARM_AGAIN + blocks * BLOCK
-        return statistics.quantiles(self.ask("time", scenario, blocks, BLOCK), n=4)[0]
+        found: list[float] = self.ask("time", scenario, blocks, BLOCK)
+        return statistics.quantiles(found, n=4)[0]
 
     def end(self) -> None:
         """Raises AssertionError if a span of its whole life did not reach the exporter."""
@@ -129,18 +127,21 @@ class Worker:
                 pipe.close()
 
 
-def last_core() -> int:
-    """Where the peers run; all else keeps off it."""
-    return _cores[-1]
+def cores() -> list[int]:
+    """What this process was given; the peers run on the last one, all else keeps off it."""
+    return _cores
 
 
-def measure(peers: Sequence[str], scenarios: Sequence[str], rounds: int, blocks: int) -> Times:
-    """Check the features of every peer, then time them in alternation, then account for all spans."""
+def measure(peers: Sequence[str], scenarios: Sequence[str], rounds: int, blocks: int) -> Figures:
+    """Check the features of every peer, then time them in alternation, then account for all spans.
+
+    us per request, one figure a round.
+    """
     for peer in peers:
         environments.python(peer)
-    core = last_core()
+    core = _cores[-1]
     os.sched_setaffinity(0, os.sched_getaffinity(0) - {core} or {core})  # Redis and the statsd listener
-    times: Times = {peer: {scenario: [] for scenario in scenarios} for peer in peers}
+    times: Figures = {peer: {scenario: [] for scenario in scenarios} for peer in peers}
     workers: list[Worker] = []
     with Redis() as redis, UdpSink() as sink:
         try:
@@ -163,16 +164,3 @@ def measure(peers: Sequence[str], scenarios: Sequence[str], rounds: int, blocks:
             for worker in workers:
                 worker.stop()
     return times
-
-
-def added(times: Times, row: str, scenario: str) -> list[float]:
-    """us that a row of the table adds to its bare application, round by round."""
-    peer = row.partition(" ")[0]
-    pairs = zip(times[peer][scenario], times[BARE[row]][scenario], strict=True)
-    return [with_ - without for with_, without in pairs]
-
-
-def ratio(times: Times, row: str, other: str, scenario: str) -> float:
-    """What one row adds over what another adds: the median of the rounds' ratios."""
-    pairs = zip(added(times, row, scenario), added(times, other, scenario), strict=True)
-    return statistics.median(ours / theirs for ours, theirs in pairs if theirs > 0)

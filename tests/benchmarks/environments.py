@@ -1,4 +1,4 @@
-"""One environment a peer, in .cache/bench: made once, and again when what it is made from changes."""
+"""An environment for each peer and the chart, in .cache/bench: made once, and again when it would be another."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ CACHE = venv.ROOT / ".cache" / "bench"
 _BARE = ["pyramid", "sqlalchemy", "redis", "requests", "gunicorn"]
 _CONTRIB = [f"opentelemetry-instrumentation-{name}==0.66b1" for name in ("pyramid", "sqlalchemy", "redis", "requests")]
 _PINS = ["pyramid<2", "sqlalchemy<1.5", "redis<4", "requests", "setuptools<81"]
+
 _CONSTRAINED = ["--constraint", str(venv.CONSTRAINTS)]
 
 WANTED = {
@@ -32,6 +33,18 @@ WANTED = {
         *_PINS,
         *["cornice", "pyramid_tm", "ujson", "sentry-sdk", "zope.sqlalchemy", "cee_syslog_handler", "boltons", "pyyaml"],
     ],
+    # [all] without what wants a C compiler and PostgreSQL's headers: psycopg2, which comes compiled here
+    "6.1.10": [
+        "c2cwsgiutils[alembic,broadcast,debug,oauth2,sentry,tests]==6.1.10",
+        *_BARE,
+        "setuptools<81",
+        *["cornice", "prometheus-client", "psycopg2-binary", "pyramid-tm", "pyramid-mako"],
+        *["sqlalchemy-utils", "zope.interface", "zope.sqlalchemy"],
+        *_CONSTRAINED,
+    ],
+    "ddtrace": [*_BARE, "ddtrace==4.16.0", *_CONSTRAINED],
+    "sentry-sdk": [*_BARE, "sentry-sdk==2.75.0", *_CONSTRAINED],
+    "chart": ["matplotlib==3.11.2"],
 }
 """Environment -> what pip installs there."""
 
@@ -43,13 +56,24 @@ ENVIRONMENT = {
     "ours": "ours",
     "ours-include": "ours",
     "4.1.1": "4.1.1",
+    "bare-6.1.10": "6.1.10",  # likewise
+    "6.1.10": "6.1.10",
+    "ddtrace": "ddtrace",
+    "sentry-sdk": "sentry-sdk",
+    "tween": "bare",
+    "tween-clocks": "bare",
+    "tween-update": "bare",
 }
 """Peer -> the environment it runs in."""
 
 
 def python(peer: str) -> str:
-    """The interpreter of a peer; its environment is made first where it is not there."""
-    name = ENVIRONMENT[peer]
+    """The interpreter of a peer."""
+    return interpreter(ENVIRONMENT[peer])
+
+
+def interpreter(name: str) -> str:
+    """The Python of an environment; made first where it is not there."""
     directory = CACHE / name
     stamp = directory / ".made"
     key = _key(name)

@@ -6,78 +6,85 @@ counts, but for the publisher: under valgrind its once a second would be once in
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.benchmarks import compare, environments
+from tests.benchmarks.figures import Figures
+from tests.servers.find import find
 from tests.servers.redis_server import Redis
 from tests.servers.udp import UdpSink
 
-Counts = dict[str, dict[str, float]]
-"""Peer -> scenario -> thousands of instructions per request."""
+AT_A_TIME = 2
+"""A neighbour changes how long it takes, not what is counted."""
 
 
-def measure(peers: Sequence[str], scenarios: Sequence[str], requests: int) -> Counts:
-    """A process for each peer, instrumented only while it answers the requests that are counted."""
+class Valgrind(NamedTuple):
+    """`control` speaks to a running `program`; `environ` tells it where its tools are, if it was unpacked."""
+
+    program: Path
+    control: Path
+    environ: dict[str, str]
+
+
+def valgrind() -> Valgrind:
+    """On PATH, or unpacked from Debian's package. Raises Unavailable."""
+    found = find("valgrind", packages=["valgrind"])
+    if found.root is None:
+        return Valgrind(found.path, found.path.with_name("vgdb"), {})
+    # Debian's `valgrind` is a script that starts what is installed
+    (tools,) = (path.parent for path in found.root.glob("usr/lib*/valgrind/callgrind-*-linux"))
+    return Valgrind(found.path.with_name("valgrind.bin"), found.path.with_name("vgdb"), {"VALGRIND_LIB": str(tools)})
+
+
+def measure(peers: Sequence[str], scenarios: Sequence[str], requests: int) -> Figures:
+    """Thousands of instructions per request. A process for each peer, instrumented only while it answers."""
+    tool = valgrind()
     for peer in peers:
         environments.python(peer)
-    counts: Counts = {}
     with Redis() as redis, UdpSink() as sink, tempfile.TemporaryDirectory() as directory:
-        for peer in peers:
-            out = Path(directory, peer)
-            command = ["valgrind", "--tool=callgrind", "--quiet", "--instr-atstart=no", f"--callgrind-out-file={out}"]
-            worker = compare.Worker(peer, compare.last_core(), redis.port, sink.port, command)
+
+        def one(numbered: tuple[int, str]) -> tuple[str, dict[str, list[float]]]:
+            number, peer = numbered
+            out = Path(directory, peer, "out")
+            out.parent.mkdir()
+            command = [str(tool.program), "--tool=callgrind", "--quiet", "--instr-atstart=no"]
+            command.append(f"--callgrind-out-file={out}")
+            core = compare.cores()[number % len(compare.cores())]
+            worker = compare.Worker(peer, core, redis.port, sink.port, command, tool.environ)
             try:
                 worker.ask("quiet")
-                counts[peer] = {name: _count(worker, name, requests, out) for name in scenarios}
-                print(f"{peer}: {counts[peer]}", flush=True)
+                counts = {name: [_count(tool, worker, name, requests, out)] for name in scenarios}
             finally:
                 worker.stop()
-    return counts
+            print(f"{peer}: instructions counted", file=sys.stderr)
+            return peer, counts
+
+        with ThreadPoolExecutor(AT_A_TIME) as pool:
+            found = dict(pool.map(one, enumerate(peers)))
+    return {peer: found[peer] for peer in peers}
 
 
-def _count(worker: compare.Worker, scenario: str, requests: int, out: Path) -> float:
+def _count(tool: Valgrind, worker: compare.Worker, scenario: str, requests: int, out: Path) -> float:
     worker.ask("time", scenario, 1, compare.BLOCK)
-    _control("--instr=on", worker)
+    _control(tool, worker, "instrumentation", "on")
     worker.ask("time", scenario, 1, requests)
     before = set(out.parent.iterdir())
-    _control("--dump", worker)
+    _control(tool, worker, "dump")
     (dump,) = set(out.parent.iterdir()) - before
-    _control("--instr=off", worker)  # which forgets what was counted
+    _control(tool, worker, "instrumentation", "off")  # which forgets what was counted
     found = re.search(r"^totals: (\d+)", dump.read_text(), re.MULTILINE)
     assert found, dump.read_text()[:1000]
     return int(found[1]) / (requests + compare.WARM_AGAIN) / 1000
 
 
-def _control(what: str, worker: compare.Worker) -> None:
-    subprocess.run(
-        ["callgrind_control", what, str(worker.pid)], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-
-
-def table(counts: Counts, scenarios: Sequence[str]) -> str:
-    """Markdown: thousands of instructions of the bare applications, added by the others, and ratios."""
-    lines = ["| 1,000 instructions per request | " + " | ".join(scenarios) + " |"]
-    lines.append("| --- |" + " ---: |" * len(scenarios))
-    added: Counts = {}
-    for peer in counts:
-        if peer.startswith("bare"):
-            lines.append(_row(peer, [f"{counts[peer][name]:.0f}" for name in scenarios]))
-    for row, bare in compare.BARE.items():
-        peer = row.partition(" ")[0]
-        if peer in counts and bare in counts:
-            added[row] = {name: counts[peer][name] - counts[bare][name] for name in scenarios}
-            lines.append(_row(f"+ {row}", [f"{added[row][name]:.0f}" for name in scenarios]))
-    for row, other in compare.RATIOS:
-        if row in added and other in added:
-            lines.append(
-                _row(f"{row} / {other}", [f"{added[row][name] / added[other][name]:.2f}" for name in scenarios])
-            )
-    return "\n".join(lines)
-
-
-def _row(head: str, cells: Sequence[str]) -> str:
-    return f"| {head} | " + " | ".join(cells) + " |"
+def _control(tool: Valgrind, worker: compare.Worker, *command: str) -> None:
+    environ = {**os.environ, **tool.environ}
+    subprocess.run([str(tool.control), f"--pid={worker.pid}", *command], check=True, capture_output=True, env=environ)

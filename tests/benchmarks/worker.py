@@ -19,41 +19,12 @@ from collections.abc import Callable
 from typing import Any
 
 import application
+import others
+from peer import Bare, BareInclude, Tween, TweenClocks, TweenUpdate, served
 
 WARM, WARM_AGAIN = 200, 10  # as compare.py counts them
 
 Headers = list[tuple[str, str]]
-
-
-class Bare:
-    """The application and nothing else; its log lines are plain JSON."""
-
-    def instrument(self, statsd_port: int) -> None:
-        """Before anything is imported that could be instrumented."""
-
-    def configure(self, config: Any) -> None:
-        """The include, for those who have one."""
-
-    def handler(self, stream: Any) -> Any:
-        return application.plain_handler(stream)
-
-    def shown(self) -> dict[str, float]:
-        """Totals since the start: spans ended and given to the exporter, requests in /metrics, things dropped."""
-        return {}
-
-    def quiet(self) -> None:
-        """End what does something every second."""
-
-
-class BareInclude(Bare):
-    """What the include includes, without it: pyramid_tm, cornice, an indenting JSON renderer."""
-
-    def configure(self, config: Any) -> None:
-        from pyramid.renderers import JSON
-
-        config.include("pyramid_tm")
-        config.include("cornice")
-        config.add_renderer("json", JSON(indent=2, sort_keys=True))
 
 
 def null_exporter() -> tuple[Any, Any]:
@@ -157,36 +128,22 @@ class OursInclude(Ours):
         config.include("c2c_otel")
 
 
-class Predecessor(Bare):
-    """c2cwsgiutils 4.1.1 with statsd: no spans, no request counts in /metrics."""
-
-    def instrument(self, statsd_port: int) -> None:
-        os.environ["STATSD_ADDRESS"] = f"127.0.0.1:{statsd_port}"
-
-    def configure(self, config: Any) -> None:
-        config.include("c2cwsgiutils.pyramid")
-
-    def handler(self, stream: Any) -> Any:
-        from c2cwsgiutils.pyramid_logging import JsonLogHandler
-
-        return JsonLogHandler(stream)
-
-
 PEERS: dict[str, type[Bare]] = {
     "bare": Bare,
     "bare-include": BareInclude,
     "bare-4.1.1": Bare,
+    "bare-6.1.10": Bare,
     "contrib": Contrib,
     "ours": Ours,
     "ours-include": OursInclude,
-    "4.1.1": Predecessor,
+    "4.1.1": others.Predecessor,
+    "6.1.10": others.Predecessor6,
+    "ddtrace": others.Datadog,
+    "sentry-sdk": others.Sentry,
+    "tween": Tween,
+    "tween-clocks": TweenClocks,
+    "tween-update": TweenUpdate,
 }
-
-
-def served(text: str, prefix: str) -> float:
-    """Requests that the server's duration histogram has counted, over all of its series."""
-    lines = (line for line in text.splitlines() if line.startswith(prefix) and "duration" in line)
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0].endswith("_count"))
 
 
 class Client:
