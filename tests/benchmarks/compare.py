@@ -53,12 +53,13 @@ class Worker:
         statsd_port: int,
         prefix: Sequence[str] = (),
         environ: Mapping[str, str] = {},
+        warm: int = WARM,
     ) -> None:
         self.peer = peer
-        self.requests: Counter[str] = Counter(dict.fromkeys(PATHS, WARM))
+        self.requests: Counter[str] = Counter(dict.fromkeys(PATHS, warm))
         argv = [*prefix, environments.python(peer), "-W", "ignore", str(Path(__file__).with_name("worker.py"))]
         self._process = subprocess.Popen(
-            [*argv, peer, str(redis_port), str(statsd_port)],
+            [*argv, peer, str(redis_port), str(statsd_port), str(warm)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

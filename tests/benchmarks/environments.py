@@ -12,7 +12,7 @@ CACHE = venv.ROOT / ".cache" / "bench"
 
 _BARE = ["pyramid", "sqlalchemy", "redis", "requests", "gunicorn"]
 _CONTRIB = [f"opentelemetry-instrumentation-{name}==0.66b1" for name in ("pyramid", "sqlalchemy", "redis", "requests")]
-_PINS = ["pyramid<2", "sqlalchemy<1.5", "redis<4", "requests", "setuptools<81"]
+_PINS = ["pyramid<2", "sqlalchemy<1.5", "redis<4", "requests", "gunicorn", "setuptools<81"]
 
 _CONSTRAINED = ["--constraint", str(venv.CONSTRAINTS)]
 

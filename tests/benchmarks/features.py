@@ -131,3 +131,12 @@ def spans_of_all(peer: str, requests: dict[str, int]) -> int | None:
     """Spans that the exporter must have got after that many requests of each scenario; None for who has none."""
     expected = SPANS.get(peer)
     return None if expected is None else sum(expected[name] * count for name, count in requests.items())
+
+
+def under_load(peer: str, scenario: str, requests: int, more: int, found: Found) -> None:
+    """A server's totals for what a client has counted; up to `more` requests were sent that it did not wait for."""
+    if "requests" not in found:
+        return
+    assert requests <= found["requests"] <= requests + more, f"{peer}: {found} of {requests} requests"
+    if peer in SPANS:
+        _equal(f"{peer}, spans exported", found["spans"], SPANS[peer][scenario] * found["requests"])

@@ -22,6 +22,8 @@ from tests.servers.find import find
 from tests.servers.redis_server import Redis
 from tests.servers.udp import UdpSink
 
+WARM = 30
+"""Requests of each scenario at the worker's start; as many as a block follow before it is counted."""
 AT_A_TIME = 2
 """A neighbour changes how long it takes, not what is counted."""
 
@@ -58,7 +60,7 @@ def measure(peers: Sequence[str], scenarios: Sequence[str], requests: int) -> Fi
             command = [str(tool.program), "--tool=callgrind", "--quiet", "--instr-atstart=no"]
             command.append(f"--callgrind-out-file={out}")
             core = compare.cores()[number % len(compare.cores())]
-            worker = compare.Worker(peer, core, redis.port, sink.port, command, tool.environ)
+            worker = compare.Worker(peer, core, redis.port, sink.port, command, tool.environ, WARM)
             try:
                 worker.ask("quiet")
                 counts = {name: [_count(tool, worker, name, requests, out)] for name in scenarios}

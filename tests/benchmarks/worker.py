@@ -1,4 +1,4 @@
-"""One peer in its own process: ``python worker.py PEER REDIS_PORT [STATSD_PORT]``, run in that peer's environment.
+"""One peer in its own process: ``python worker.py PEER REDIS_PORT STATSD_PORT WARM``, run in that peer's environment.
 
 Reads commands, one JSON list a line, and answers each with one line of JSON:
 
@@ -22,13 +22,13 @@ import application
 import others
 from peer import Bare, BareInclude, Tween, TweenClocks, TweenUpdate, served
 
-WARM, WARM_AGAIN = 200, 10  # as compare.py counts them
+WARM_AGAIN = 10  # as compare.py counts them
 
 Headers = list[tuple[str, str]]
 
 
-def null_exporter() -> tuple[Any, Any]:
-    """A batch processor as a service has it, whose exporter counts and forgets."""
+def null_exporter(processor: Any = None) -> tuple[Any, Any]:
+    """A batch processor as a service has it (the SDK's, or the given class), whose exporter counts and forgets."""
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
     class Null(SpanExporter):
@@ -39,7 +39,7 @@ def null_exporter() -> tuple[Any, Any]:
             return SpanExportResult.SUCCESS
 
     exporter = Null()
-    return BatchSpanProcessor(exporter), exporter
+    return (processor or BatchSpanProcessor)(exporter), exporter
 
 
 class Contrib(Bare):
@@ -81,8 +81,9 @@ class Ours(Bare):
         os.environ["OTEL_TRACES_EXPORTER"] = "none"  # the null exporter is added below
         self.start()
         from c2c_otel import telemetry
+        from c2c_otel.batch import BatchSpanProcessor  # what OTEL_TRACES_EXPORTER makes
 
-        self.processor, self.exporter = null_exporter()
+        self.processor, self.exporter = null_exporter(BatchSpanProcessor)
         provider: Any = telemetry.get().tracer_provider
         provider.add_span_processor(self.processor)
 
@@ -195,7 +196,23 @@ def check(client: Client, peer: Bare, stream: application.Nowhere, scenario: str
     }
 
 
-def main(name: str, redis_port: int, statsd_port: int) -> None:
+def serve(name: str, redis_port: int, statsd_port: int) -> Callable[..., Any]:
+    """For ``gunicorn "worker:serve('ours', 6379, 8125)"``; /shown has what the features have to show."""
+    peer = PEERS[name]()
+    peer.instrument(statsd_port)
+    application.log_to(peer.handler(application.Nowhere()))
+    app = application.make(peer.configure, redis_port)
+
+    def either(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if environ["PATH_INFO"] != "/shown":
+            return app(environ, start_response)
+        start_response("200 OK", [("Content-Type", "application/json")])
+        return [json.dumps(peer.shown()).encode()]
+
+    return either
+
+
+def main(name: str, redis_port: int, statsd_port: int, warm: int) -> None:
     peer = PEERS[name]()
     peer.instrument(statsd_port)
     stream = application.Nowhere()
@@ -203,7 +220,7 @@ def main(name: str, redis_port: int, statsd_port: int) -> None:
     client = Client(application.make(peer.configure, redis_port))
     at_start = peer.shown()  # of the application's own set-up
     for path in application.PATHS.values():
-        client.block(path, WARM)
+        client.block(path, warm)
     gc.collect()
     print(json.dumps({"ready": name, "pid": os.getpid()}), flush=True)
     for line in sys.stdin:
@@ -226,4 +243,4 @@ def main(name: str, redis_port: int, statsd_port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))
