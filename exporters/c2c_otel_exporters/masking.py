@@ -25,15 +25,18 @@ SHORTEST = 8
 _BARE = re.compile(r"[0-9eE+.-]*\Z")  # what could be a part of a number in JSON
 
 _NAME = r"(?:" + "".join(f"(?:{c}|%{ord(c):x})" for c in "secret") + r"|SECRET)(?:=|%3[dD])"
-_HEADER = r"[xX][-_][aA][pP][iI][-_][kK][eE][yY](?:\s*[:=]\s*|(?:\\?[\"'])\s*[:,=]\s*)(?:\\?[\"'])?"
+_HEADER_NAME = r"[xX][-_][aA][pP][iI][-_][kK][eE][yY]"
+_HEADER = _HEADER_NAME + r"(?:\s*[:=]\s*|(?:\\?[\"'])\s*[:,=]\s*)(?:\\?[\"'])?"
 _SPELLED = re.compile(r"%(?:7[234]|6[35]|3[dD])")
 _SPELLED_JSON = re.compile(_SPELLED.pattern.encode())
 
 # In JSON text a value ends at a separator, a blank, a quote or an escaped control character.
 _PARAMETER = re.compile(rf'({_NAME})[^&#\s"]+')
 _PARAMETER_JSON = re.compile(rb"(" + _NAME.encode() + rb')(?:[^&#\s"\\]|\\\\|\\u[0-9a-f]{4})+')
-_KEY = re.compile(rf"({_HEADER})[^\s\"'\\,;&]+")
-_KEY_JSON = re.compile(rb"(" + _HEADER.encode() + rb")(?:[^\s\"'\\,;&]|\\\\|\\u[0-9a-f]{4})+")
+_KEY = re.compile(rf"({_HEADER})(?:[^\s\"'\\,;&]|\\(?![\"']))+")
+_NAMED = re.compile(_HEADER_NAME)
+_NAMED_JSON = re.compile(_HEADER_NAME.encode())
+_NAMES_VALUE = re.compile(_HEADER_NAME + r"\Z")
 
 _values: tuple[str, ...] = ()
 _values_json: tuple[tuple[bytes, re.Pattern[bytes]], ...] = ()
@@ -78,7 +81,7 @@ def is_suspicious(text: str) -> bool:
             return True
     if "secret" in text or "SECRET" in text or ("%" in text and _SPELLED.search(text)):
         return True
-    return "PI-K" in text or "pi-K" in text or "pi-k" in text or "PI_K" in text or "pi_k" in text
+    return ("PI" in text or "pi-" in text or "pi_" in text) and _NAMED.search(text) is not None
 
 
 def mask(text: str) -> str:
@@ -95,9 +98,31 @@ def mask_json(text: bytes) -> bytes:
     for value, pattern in _values_json:
         if value in text:
             text = pattern.sub(rb"\1***", text)
-    # most lines have none of these characters: three fast looks
+    # most lines have none of these: fast looks for a character or a very short text
     if (b"=" in text and (b"secret=" in text or b"SECRET=" in text)) or (b"%" in text and _SPELLED_JSON.search(text)):
         text = _PARAMETER_JSON.sub(rb"\1***", text)
-    if b"K" in text and (b"PI-K" in text or b"pi-K" in text or b"PI_K" in text):
-        text = _KEY_JSON.sub(rb"\1***", text)
+    if (b"PI" in text or b"pi-" in text or b"pi_" in text) and _NAMED_JSON.search(text):
+        text = orjson.dumps(_without_keys(orjson.loads(text)))
     return text
+
+
+def _without_keys(value: object) -> object:
+    """Parsed JSON without the header's values: in texts, in an object under its name, in a list after its name.
+
+    In the bytes, the end of a text that ends with the name looks like the name of an object's member."""
+    if isinstance(value, str):
+        return _KEY.sub(r"\1***", value)
+    if isinstance(value, dict):
+        return {
+            _KEY.sub(r"\1***", name): _hidden(item) if _NAMES_VALUE.search(name) else _without_keys(item)
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        named = [False, *(isinstance(item, str) and _NAMES_VALUE.search(item) is not None for item in value)]
+        return [_hidden(item) if flag else _without_keys(item) for flag, item in zip(named, value, strict=False)]
+    return value
+
+
+def _hidden(value: object) -> object:
+    """What says only whether there is a value stays."""
+    return value if value is None or isinstance(value, bool) or value == "" else MASK

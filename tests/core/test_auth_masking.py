@@ -65,6 +65,42 @@ def test_names_in_texts(text: str) -> None:
     assert "Tr0ub4dor" not in masking.mask_json(orjson.dumps({"headers": {"X-Api-Key": "Tr0ub4dor"}})).decode()
 
 
+@pytest.mark.parametrize("name", ["X-API-Key", "x-api-key", "X-Api-Key", "X-API-key", "HTTP_X_API_KEY", "x_api_key"])
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("Tr0ub4dor", "***"),
+        ("Tr0ub4dor and more", "***"),
+        (8765432187, "***"),
+        (["Tr0ub4dor"], "***"),
+        ({"now": "Tr0ub4dor"}, "***"),
+        (None, None),
+        (True, True),
+        ("", ""),
+    ],
+)
+def test_the_header_in_json_hides_a_value_of_any_shape(name: str, value: object, shown: object) -> None:
+    fields = {"headers": {name: value, "pid": 1}, "pairs": [[name, value], ["a", 2]], "msg": f"{name}: Tr0ub4dor, b"}
+    assert json.loads(masking.mask_json(orjson.dumps(fields))) == {
+        "headers": {name: shown, "pid": 1},
+        "pairs": [[name, shown], ["a", 2]],
+        "msg": f"{name}: ***, b",
+    }
+    assert masking.mask(f"{name}: Tr0ub4dor, b") == f"{name}: ***, b"
+
+
+def test_a_message_that_ends_with_the_header_hides_nothing_of_the_next_field() -> None:
+    line = orjson.dumps({"msg": "there is no X-API-Key", "pid": 1, "names": ["a", "X-API-Key"], "X-API-Keys": 2})
+    assert masking.mask_json(line) == line
+
+
+def test_a_backslash_does_not_end_a_key() -> None:
+    text = r"X-API-Key: Tr0\ub4dor, {\"X-API-Key\": \"Tr0ub4dor\"}"
+    shown = r"X-API-Key: ***, {\"X-API-Key\": \"***\"}"
+    assert masking.mask(text) == shown
+    assert json.loads(masking.mask_json(orjson.dumps({"msg": text}))) == {"msg": shown}
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -139,6 +139,38 @@ def test_names_that_become_equal_are_both_kept() -> None:
     assert (fields["a"], fields["_a"], fields["__a"], fields["_"]) == (1, 2, 3, 4)
 
 
+class EarlyRecord(logging.LogRecord):
+    """One that has an attribute of its own before those of Python."""
+
+    def __init__(self, *args: Any) -> None:
+        self.tenant = "acme"
+        super().__init__(*args)
+
+
+class Word(str):
+    __slots__ = ()
+
+
+def test_an_extra_is_one_wherever_it_stands_in_the_record() -> None:
+    early = EarlyRecord("shop", 20, "/app/views.py", 42, "x", (), None)
+    early.__dict__["_last"] = True
+    late = make("x", tenant="acme")
+    del late.stack_info
+    late.stack_info = None  # moves one of Python's behind the extra
+    for record in (early, late):
+        fields = log_lines.encode(record, {})
+        assert fields["tenant"] == "acme" and not {"stack_info", "args", "name"} & fields.keys()
+    assert log_lines.encode(early, {})["last"] is True
+
+
+def test_a_name_that_is_no_plain_text_becomes_one() -> None:
+    record = make("x")
+    odd: dict[Any, object] = {7: "seven", Word("word"): 1, Word("_host"): 2, "": 3}
+    record.__dict__.update(odd)
+    fields = parse(log_lines.json_line(record, {}))
+    assert (fields["7"], fields["word"], fields["_host"], fields[""]) == ("seven", 1, 2, 3)
+
+
 def test_what_formatters_add_to_a_record_is_no_extra() -> None:
     record = make("x")
     logging.Formatter("%(asctime)s %(message)s").format(record)
@@ -224,6 +256,7 @@ any_text = st.text(st.characters(exclude_categories=()))  # lone surrogates as w
 @settings(deadline=None)
 @given(any_text, st.dictionaries(any_text, json_like | any_text))
 @example("secret=\ud800", {"secret=": "secret=x"})
+@example("no X-API-Key", {"X_API_KEY": None, "x-api-key": ["x", 2**70]})
 def test_every_line_and_datagram_can_be_read_back(message: str, extra: dict[str, object]) -> None:
     record = make(message)
     record.__dict__.update({name: value for name, value in extra.items() if name not in log_lines._STANDARD})
