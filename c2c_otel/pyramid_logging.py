@@ -74,6 +74,8 @@ def _current_context() -> dict[str, object]:
             _add_pyramid(fields)
     except Exception:  # a request of another kind, or one whose attributes raise: the line matters more
         guard.count("failed.logs.request")
+    if not context:  # neither a request nor a span: most lines of start-up and of threads
+        return fields
     span = trace.get_current_span(context).get_span_context()
     trace_id = span.trace_id
     if not trace_id and current is not None:

@@ -106,6 +106,17 @@ def test_a_line_in_a_request_has_its_fields(logger: logging.Logger, lines: Any) 
     assert list(outside)[-1] == "process_name"
 
 
+def test_a_span_or_a_request_alone_is_enough() -> None:
+    token = otel_context.attach(set_span_in_context(span(1, 4)))
+    assert log_context() == {"trace_id": f"{1:032x}", "span_id": f"{4:016x}"}
+    otel_context.detach(token)
+    current = current_request.CurrentRequest(ENVIRON, "req 1", INVALID_SPAN, 0)
+    token = otel_context.attach(otel_context.set_value(current_request.KEY, current, otel_context.Context()))
+    assert list(log_context()) == ["client_addr", "method", "path", "request_id"]
+    otel_context.detach(token)
+    assert log_context() == {}
+
+
 def test_a_line_after_the_span_still_belongs_to_the_request() -> None:
     with serving(inner=INVALID_SPAN):
         assert log_context()["span_id"] == f"{2:016x}"
