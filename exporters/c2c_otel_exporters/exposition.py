@@ -18,7 +18,6 @@ from c2c_otel_exporters.model import Exemplar, Sample
 
 __all__ = ["Pairs", "Shown", "openmetrics", "text"]
 
-_number: Callable[[float], str] = utils.floatToGoString
 Pairs = tuple[tuple[str, str], ...]
 """Labels under their Prometheus names, sorted by them."""
 
@@ -32,6 +31,14 @@ class Shown(NamedTuple):
     help: str
     buckets: tuple[float, ...]
     series: dict[Pairs, Sample]
+
+
+_go: Callable[[float], str] = utils.floatToGoString
+
+
+def _number(value: float) -> str:
+    """As prometheus_client writes it; most are in the range that Go and Python write alike."""
+    return repr(float(value)) if 0.0 <= value < 1e6 else _go(value)
 
 
 def text(families: Iterable[Shown], comments: Iterable[str] = ()) -> bytes:

@@ -26,6 +26,7 @@ from c2c_otel_exporters.layout import (
     RECORD_BYTES,
     USED_AT,
     CorruptError,
+    Entries,
     Entry,
     Header,
     encode_record,
@@ -47,7 +48,7 @@ _CHUNK = 64 * 1024
 class Source(Protocol):
     """Where series and their values are read from."""
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Entries:
         """The records that were added since the last call. Raises CorruptError."""
         ...
 
@@ -180,14 +181,14 @@ class FileSource:
 
     size: int = 0
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Entries:
         with memoryview(self._map) as whole, whole[USED_AT : USED_AT + 8].cast("Q") as word:
             used = word[0]
         if used > self._room:
             raise CorruptError("more in use than there is")
         end, room = self.header.records_at + used, (self.header.records_at - HEADER_BYTES) // 8
         found, self._read = read_records(self._map, self._read, end, room)
-        self._doubles = max((first + doubles for _, first, doubles, _ in found), default=self._doubles)
+        self._doubles = max(self._doubles, found.end)
         return found
 
     def values(self) -> list[float]:
@@ -231,10 +232,10 @@ class LocalReader:
         self._all = entries
         self._read = 0
 
-    def entries(self) -> list[Entry]:
+    def entries(self) -> Entries:
         new = self._all[self._read :]
         self._read += len(new)
-        return new
+        return Entries(*map(list, zip(*new, strict=True))) if new else Entries([], [], [], [])
 
     def values(self) -> list[float]:
         return self._data.tolist()

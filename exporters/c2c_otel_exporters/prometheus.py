@@ -200,6 +200,7 @@ def _label(name: str, exact: bool) -> str:
     return (_safe(name, _NOT_IN_LABELS) if exact else sanitize_attribute(name)) or "_"
 
 
+@lru_cache(maxsize=4096)
 def _pairs(labels: Labels, exact: bool, histogram: bool) -> Pairs:
     """Values of attributes that become one label are joined by semicolons, as OpenTelemetry says."""
     values: dict[str, str] = {}

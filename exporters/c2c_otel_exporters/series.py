@@ -18,27 +18,39 @@ _STATS = frozenset({Kind.STAT_TIMER, Kind.STAT_COUNTER, Kind.STAT_GAUGE})
 
 
 class Group:
-    """One metric, whatever its help. ``created``: of its oldest series, unix ns."""
+    """One metric, whatever its help, and its series. ``created``: of the oldest, unix ns.
 
-    __slots__ = ("created", "metric")
+    ``doubles``: of a series in a file, ``width`` of them without an exemplar. ``summed``: the last of them is a sum.
+    """
 
-    def __init__(self, metric: Metric, created: int) -> None:
+    __slots__ = ("created", "doubles", "keys", "metric", "summed", "width")
+
+    def __init__(self, metric: Metric) -> None:
         self.metric = metric
-        self.created = created
+        self.created = _NOT_YET
+        self.keys: list[Key] = []
+        self.width = width(metric)
+        self.doubles = self.width + (EXEMPLAR_WORDS if metric.kind is Kind.HISTOGRAM else 0)
+        self.summed = metric.kind not in _GAUGES and metric.kind not in _STATS
 
 
 class Key:
     """One series, the same object for all sources: equal only to itself, so that a look-up costs nothing.
 
-    ``created``: when it was first seen in any of them, unix ns.
+    ``created``: when it was first seen in any of them, unix ns. ``number``: from 0 on, those of one `Keys`.
     """
 
-    __slots__ = ("created", "group", "labels")
+    __slots__ = ("created", "group", "labels", "number")
 
-    def __init__(self, group: Group, labels: Labels, created: int) -> None:
+    def __init__(self, group: Group, labels: Labels, number: int) -> None:
         self.group = group
         self.labels = labels
-        self.created = created
+        self.number = number
+        self.created = _NOT_YET
+
+
+_NOT_YET = 1 << 64
+"""No series is so young."""
 
 
 class Keys:
@@ -49,25 +61,37 @@ class Keys:
         """The series of an encoded key, its doubles, and its doubles without an exemplar."""
         self._keys: dict[tuple[Group, Labels], Key] = {}
         self._groups: dict[Metric, Group] = {}
+        """By the metric with its help, as it is in a key, and without."""
 
-    def add(self, encoded: bytes, created: int) -> tuple[Key, int, int] | list[str]:
-        """A key that is not known, or the files an archive has taken in. Raises CorruptError."""
+    def count(self) -> int:
+        """How many series there are, and the number that the next will have."""
+        return len(self._keys)
+
+    def groups(self) -> Iterator[Group]:
+        """All of them, by age."""
+        return iter(sorted(set(self._groups.values()), key=lambda group: (group.created, group.metric)))
+
+    def add(self, encoded: bytes) -> tuple[Key, int, int]:
+        """A key that is not known, and its series if that is not either. Raises CorruptError."""
         decoded = decode_key(encoded)
         if isinstance(decoded, list):
-            return decoded
+            raise CorruptError("a list of files that is not the first record")
         metric, labels = decoded
+        group = self._groups.get(metric) or self._group(metric)
+        key = self._keys.get((group, labels))
+        if key is None:
+            key = self._keys[group, labels] = Key(group, labels, len(self._keys))
+            group.keys.append(key)
+        found = self.known[encoded] = key, group.doubles, group.width
+        return found
+
+    def _group(self, metric: Metric) -> Group:
         same = metric._replace(help="")
         group = self._groups.get(same)
         if group is None:
-            group = self._groups[same] = Group(metric, created)
-        key = self._keys.get((group, labels))
-        if key is None:
-            key = self._keys[group, labels] = Key(group, labels, created)
-            group.created = min(group.created, created)
-        count = width(metric)
-        found = key, count + EXEMPLAR_WORDS if metric.kind is Kind.HISTOGRAM else count, count
-        self.known[encoded] = found
-        return found
+            group = self._groups[same] = Group(metric)
+        self._groups[metric] = group
+        return group
 
 
 class Layout:
@@ -75,41 +99,52 @@ class Layout:
 
     def __init__(self, keys: Keys, source: Source) -> None:
         self.source = source
-        self.counters: list[tuple[Key, int]] = []
+        self.keys = keys
+        self.counters: tuple[list[int], list[int]] = ([], [])
+        """The numbers of the keys, and where their values are."""
         self.sums: list[tuple[Key, int, int]] = []
         self.gauges: list[tuple[Key, int, int]] = []
         self.stats: list[tuple[Key, int, int]] = []
         self.merged: frozenset[str] = frozenset()
         """Names of the files an archive has taken in."""
-        self._keys = keys
         self.update()
 
     def size(self) -> int:
         """Number of series."""
-        return len(self.counters) + len(self.sums) + len(self.gauges) + len(self.stats)
+        return len(self.counters[0]) + len(self.sums) + len(self.gauges) + len(self.stats)
 
     def update(self) -> None:
-        """Read what was added. Raises CorruptError."""
-        known = self._keys.known
-        counters = self.counters
-        for encoded, first, doubles, created in self.source.entries():
-            found = known.get(encoded) or self._keys.add(encoded, created)
-            if isinstance(found, list):
-                self.merged = frozenset(found)
-                continue
-            key, expected, count = found
+        """Read what was added. Raises CorruptError.
+
+        Sixteen thousand times in a first scrape, hence no calls and no objects for counters.
+        """
+        keys, firsts, widths, created = self.source.entries()
+        if keys and not widths[0]:
+            self._merged(keys.pop(0))
+            del firsts[0], widths[0], created[0]
+        add, numbers, places = self.keys.add, *self.counters
+        rows = zip(map(self.keys.known.get, keys), keys, firsts, widths, created, strict=True)
+        for found, encoded, first, doubles, since in rows:
+            key, expected, count = found or add(encoded)
             if doubles != expected:
                 raise CorruptError("a series with a wrong number of values")
-            if created < key.created:
-                key.created = created
-                key.group.created = min(key.group.created, created)
+            if since < key.created:
+                key.created = since
+                key.group.created = min(key.group.created, since)
             if count == 1:
-                counters.append((key, first))
+                numbers.append(key.number)
+                places.append(first)
             else:
-                self._place(key.group.metric.kind).append((key, first, first + count))
+                self._place(key.group).append((key, first, first + count))
 
-    def _place(self, kind: Kind) -> list[tuple[Key, int, int]]:
-        return self.gauges if kind in _GAUGES else self.stats if kind in _STATS else self.sums
+    def _merged(self, encoded: bytes) -> None:
+        names = decode_key(encoded)
+        if not isinstance(names, list):
+            raise CorruptError("a series without values")
+        self.merged = frozenset(names)
+
+    def _place(self, group: Group) -> list[tuple[Key, int, int]]:
+        return self.sums if group.summed else self.gauges if group.metric.kind in _GAUGES else self.stats
 
 
 class Row(NamedTuple):
@@ -134,21 +169,18 @@ class Totals:
 
     def __init__(self, epoch: float) -> None:
         self._epoch = epoch
-        self._parts: dict[Key, list[float]] = {}
-        """Of each counter its values, of each distribution its sums: one of each source."""
+        self._keys: Keys | None = None
+        self._parts: list[list[float]] = []
+        """By the number of a key: of a counter its values, of a distribution its sums, one of each source."""
         self._values: dict[Key, list[float]] = {}
         self._exemplars: dict[Key, tuple[float, Source, int]] = {}
 
     def add(self, layout: Layout, *, alive: bool) -> None:
-        """Add what a source has now. Gauges of the dead are left out."""
+        """Add what a source has now. Gauges of the dead are left out. All layouts have the same `Keys`."""
         values = layout.source.values()
-        known = self._parts
-        for key, at in layout.counters:
-            parts = known.get(key)
-            if parts is None:
-                known[key] = [values[at]]
-            else:
-                parts.append(values[at])
+        parts = self._room(layout.keys)
+        for number, at in zip(*layout.counters, strict=True):
+            parts[number].append(values[at])
         self._add_sums(layout, values)
         if alive:
             for key, first, end in layout.gauges:
@@ -158,17 +190,18 @@ class Totals:
             if values[first] == self._epoch and (alive or key.group.metric.kind is not Kind.STAT_GAUGE):
                 self._combine(key, values[first:end])
 
+    def _room(self, keys: Keys) -> list[list[float]]:
+        self._keys = keys
+        self._parts += [[] for _ in range(len(self._parts), keys.count())]
+        return self._parts
+
     def _add_sums(self, layout: Layout, values: list[float]) -> None:
-        counts, known, exemplars = self._values, self._parts, self._exemplars
+        counts, parts, exemplars = self._values, self._parts, self._exemplars
         for key, first, end in layout.sums:
+            parts[key.number].append(values[end - 1])
             old = counts.get(key)
-            if old is None:
-                counts[key] = values[first : end - 1]
-                known[key] = [values[end - 1]]
-            else:
-                counts[key] = _added(old, values[first : end - 1])
-                known[key].append(values[end - 1])
-            if key.group.metric.kind is Kind.HISTOGRAM:
+            counts[key] = values[first : end - 1] if old is None else list(map(add, old, values[first : end - 1]))
+            if key.group.doubles > key.group.width:
                 time = values[end + 2]
                 if time and time > exemplars.get(key, _NEVER)[0]:
                     exemplars[key] = time, layout.source, end
@@ -179,37 +212,54 @@ class Totals:
 
     def families(self, max_series: int) -> list[Family]:
         """By age. The sources must still be open."""
-        families: dict[Group, Family] = {}
-        for group, rows in self._admitted(max_series):
-            series = {labels: Sample(values, exemplar) for _, labels, _, values, exemplar, _ in rows}
-            families[group] = Family(group.metric, series)
-        return list(families.values())
+        families = []
+        for group, keys in self._groups():
+            if len(keys) <= max_series:
+                series = self._samples(group, keys)
+            else:
+                rows = _limited(list(map(self._row, keys)), max_series)
+                series = {row.labels: Sample(row.values, row.exemplar) for row in rows}
+            families.append(Family(group.metric, series))
+        return families
 
     def rows(self, max_series: int) -> list[Row]:
         """The same, for an archive."""
-        return [row for _, rows in self._admitted(max_series) for row in rows]
+        found = []
+        for _, keys in self._groups():
+            rows = list(map(self._row, keys))
+            found += rows if len(rows) <= max_series else _limited(rows, max_series)
+        return found
 
-    def _admitted(self, max_series: int) -> Iterator[tuple[Group, list[Row]]]:
-        groups: dict[Group, list[Key]] = {}
-        for key in self._parts:
-            groups.setdefault(key.group, []).append(key)
-        for key in self._values:
-            if key not in self._parts:
-                groups.setdefault(key.group, []).append(key)
-        for group, keys in sorted(groups.items(), key=lambda item: (item[0].created, item[0].metric)):
-            rows = [self._row(key) for key in keys]
-            yield group, rows if len(rows) <= max_series else _limited(rows, max_series)
+    def _groups(self) -> Iterator[tuple[Group, list[Key]]]:
+        """Those that have a series in a source, by age."""
+        parts, values = self._parts, self._values
+        for group in self._keys.groups() if self._keys is not None else ():
+            if group.summed:
+                keys = [key for key in group.keys if parts[key.number]]
+            else:
+                keys = [key for key in group.keys if key in values]
+            if keys:
+                yield group, keys
+
+    def _samples(self, group: Group, keys: list[Key]) -> dict[Labels, Sample]:
+        parts, values = self._parts, self._values
+        if not group.summed:
+            return {key.labels: Sample(tuple(values[key])) for key in keys}
+        if group.width == 1:
+            return {key.labels: Sample((_total(parts[key.number]),)) for key in keys}
+        return {key.labels: Sample((*values[key], _total(parts[key.number])), self._exemplar(key)) for key in keys}
+
+    def _exemplar(self, key: Key) -> Exemplar | None:
+        found = self._exemplars.get(key)
+        return found and _exemplar(found[1], found[2])
 
     def _row(self, key: Key) -> Row:
         values = self._values.get(key, [])
-        parts = self._parts.get(key)
         lost = 0.0
-        if parts is not None:
-            total, lost = exact_sum(parts)
+        if key.group.summed:
+            total, lost = exact_sum(self._parts[key.number])
             values = [*values, total]
-        found = self._exemplars.get(key)
-        exemplar = found and _exemplar(found[1], found[2])
-        return Row(key.group.metric, key.labels, key.created, tuple(values), exemplar, lost)
+        return Row(key.group.metric, key.labels, key.created, tuple(values), self._exemplar(key), lost)
 
 
 _NEVER = (0.0, None, 0)
@@ -248,6 +298,16 @@ def exact_sum(parts: Sequence[float]) -> tuple[float, float]:
         return total, lost
     except (OverflowError, ValueError):  # more than a double holds, or infinities of both signs
         return sum(parts), 0.0
+
+
+def _total(parts: Sequence[float]) -> float:
+    """The first of `exact_sum`."""
+    if len(parts) == 1:
+        return parts[0]
+    try:
+        return fsum(parts)
+    except (OverflowError, ValueError):
+        return sum(parts)
 
 
 def _exemplar(source: Source, at: int) -> Exemplar | None:

@@ -535,4 +535,4 @@ def test_the_archive_reads_as_a_metric_file(tmp_path):
     assert header.generation == 1
     records, end = layout.read_records(data, header.records_at, len(data), (header.records_at - HEADER_BYTES) // 8)
     assert end == len(data)
-    assert [layout.decode_key(record[0]) for record in records] == [[name], (COUNT, X)]
+    assert list(map(layout.decode_key, records.keys)) == [[name], (COUNT, X)]

@@ -300,6 +300,13 @@ def test_the_same_bytes_as_prometheus_client(found):
     assert prometheus.render(found, OPENMETRICS)[1] == client_openmetrics(registry)
 
 
+@pytest.mark.parametrize(
+    "value", [0.0, -0.0, 1, 1e-5, 0.1, 999999.5, 999999.9999999999, 1e6, 1234567.0, 1e15, 1e16, 1e300, -1e6, -0.5]
+)
+def test_a_number_as_prometheus_client_writes_it(value):
+    assert lines(gauge("g", value=value))[-1] == f"g {floatToGoString(value)}"
+
+
 def _clashes(family: Family, others: list[Family]) -> bool:
     name = as_client(family).name
     return any(other.startswith(name) or name.startswith(other) for other in (as_client(o).name for o in others))
