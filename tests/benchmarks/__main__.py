@@ -9,14 +9,16 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import compare, environments, figures, goals, instructions
+from tests.benchmarks import compare, environments, figures, goals, instructions, throughput
 from tests.benchmarks.application import PATHS
 
-PARTS = ("times", "instructions")
+PARTS = ("times", "instructions", "server")
+SERVER_ROUNDS = 3
 
 
 def machine() -> str:
@@ -38,6 +40,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(compare.MEASURED))
     parser.add_argument("--scenarios", default=",".join(PATHS))
     parser.add_argument("--floor", action="store_true", help="what the least that can measure a request costs, instead")
+    parser.add_argument("--seconds", type=int, default=4, help="of wrk, for each peer and scenario in a round of three")
+    parser.add_argument("--chart", type=Path, default=environments.CACHE / "performance.png")
     parser.add_argument("--json", type=Path, default=environments.CACHE / "result.json")
     return parser.parse_args()
 
@@ -51,18 +55,27 @@ def main() -> int:
     print(machine())
     if "times" in parts:
         result["us_per_request"] = compare.measure(peers, scenarios, options.rounds, options.blocks)
+        result["us_added"] = figures.all_added(result["us_per_request"])
         print(f"\n{options.rounds} rounds of {options.blocks} blocks of {compare.BLOCK} requests\n")
         print(figures.table(result["us_per_request"], "us of CPU per request", scenarios, goals.COMPARED), flush=True)
     if "instructions" in parts:
         counted = result["kilo_instructions_per_request"] = instructions.measure(peers, scenarios, options.callgrind)
         print(f"\n{options.callgrind} requests\n")
         print(figures.table(counted, "1,000 instructions per request", scenarios, goals.COMPARED), flush=True)
+    if "server" in parts and not options.floor:
+        result["server"] = throughput.measure(throughput.PEERS, SERVER_ROUNDS, options.seconds)
+        print(f"\n{SERVER_ROUNDS} rounds of {options.seconds} s\n")
+        print(throughput.table(result["server"]), flush=True)
     verdicts = goals.judge(result.get("us_per_request", {}), result.get("kilo_instructions_per_request", {}), scenarios)
     if verdicts:
         print(f"\n{goals.table(verdicts)}")
     result["goals"] = [{**verdict._asdict(), "met": verdict.met} for verdict in verdicts]
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1))
+    if "us_added" in result and not options.floor:
+        script = Path(__file__).with_name("chart.py")
+        subprocess.run([environments.interpreter("chart"), script, options.json, options.chart], check=True)
+        print(f"\nchart: {options.chart}", file=sys.stderr)
     print(f"\nall figures: {options.json}", file=sys.stderr)
     missed = goals.missed(verdicts)
     if missed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import sys
 from pathlib import Path
@@ -73,15 +74,18 @@ def python(peer: str) -> str:
 
 
 def interpreter(name: str) -> str:
-    """The Python of an environment; made first where it is not there."""
+    """The Python of an environment; made first where it is not there, by one process at a time."""
     directory = CACHE / name
     stamp = directory / ".made"
     key = _key(name)
-    if not (stamp.exists() and stamp.read_text() == key and venv.runs(directory)):
-        print(f"environment of {name}", flush=True)
-        venv.create(directory)
-        venv.pip(directory, "install", *WANTED[name])
-        stamp.write_text(key)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (stamp.exists() and stamp.read_text() == key and venv.runs(directory)):
+            print(f"environment of {name}", flush=True)
+            venv.create(directory)
+            venv.pip(directory, "install", *WANTED[name])
+            stamp.write_text(key)
     return venv.python(directory)
 
 

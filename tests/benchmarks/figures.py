@@ -57,6 +57,11 @@ def added(figures: Figures, row: str, scenario: str) -> list[float]:
     return [with_ - without for with_, without in pairs]
 
 
+def all_added(figures: Figures) -> dict[str, dict[str, Spread]]:
+    """Row -> scenario -> what it adds."""
+    return {row: {name: spread(added(figures, row, name)) for name in figures[_peer(row)]} for row in rows(figures)}
+
+
 def ratios(figures: Figures, row: str, other: str, scenario: str) -> list[float]:
     """What one row adds over what another adds, round by round."""
     pairs = zip(added(figures, row, scenario), added(figures, other, scenario), strict=True)

@@ -42,7 +42,7 @@ def valgrind() -> Valgrind:
     if found.root is None:
         return Valgrind(found.path, found.path.with_name("vgdb"), {})
     # Debian's `valgrind` is a script that starts what is installed
-    (tools,) = (path.parent for path in found.root.glob("usr/lib*/valgrind/callgrind-*-linux"))
+    (tools,) = {path.parent for path in found.root.glob("usr/lib*/valgrind/callgrind-*-linux")}
     return Valgrind(found.path.with_name("valgrind.bin"), found.path.with_name("vgdb"), {"VALGRIND_LIB": str(tools)})
 
 
