@@ -26,7 +26,7 @@ PEERS = {
     "6.1.10": ("c2cwsgiutils 6.1.10", "#c4c4c4"),
     "contrib": ("OpenTelemetry contrib", "#e39b00"),
     "ddtrace": ("ddtrace", "#7b3294"),
-    "sentry-sdk": ("sentry-sdk, tracing", "#b2182b"),
+    "sentry-sdk": ("sentry-sdk (no span for the call)", "#b2182b"),
 }
 """Row of the table -> its name in the legend, and its colour."""
 WIDTH = 0.9

@@ -69,7 +69,17 @@ def measure(peers: Sequence[str], rounds: int, seconds: int) -> Loads:
 def _service(peer: str, core: int, redis_port: int, sink: UdpSink, directory: Path) -> Iterator[str]:
     port = free_port()
     argv: list[object] = ["taskset", "-c", core, environments.python(peer), "-W", "ignore", "-m", "gunicorn"]
-    argv += ["-k", "gthread", "--threads", THREADS, "-b", f"127.0.0.1:{port}", "--chdir", Path(__file__).parent]
+    argv += [
+        "-k",
+        "gthread",
+        "--threads",
+        THREADS,
+        "--no-control-socket",
+        "-b",
+        f"127.0.0.1:{port}",
+        "--chdir",
+        Path(__file__).parent,
+    ]
     log = directory / "log"
     app = f"worker:serve('{peer}', {redis_port}, {sink.port})"
     process = Process([*argv, app], log, env={**compare.environment(), "C2C_RUNTIME_DIR": str(directory)})
@@ -85,15 +95,20 @@ def _service(peer: str, core: int, redis_port: int, sink: UdpSink, directory: Pa
 
 
 def _shown(url: str) -> dict[str, float]:
-    found: dict[str, float] = json.loads(urllib.request.urlopen(f"{url}/shown", timeout=20).read())
-    return found
+    """Once it no longer changes: the last requests end after their answers have been read, or are not waited for."""
+    last = None
+    while True:
+        found: dict[str, float] = json.loads(urllib.request.urlopen(f"{url}/shown", timeout=20).read())
+        if found == last:
+            return found
+        last = found
+        time.sleep(0.2)
 
 
 def _load(wrk: Program, url: str, peer: str, scenario: str, seconds: int) -> Load:
     before = _shown(url)
     argv = [wrk.path, "--latency", "-t", "1", "-c", str(THREADS), "-d", str(seconds), url + PATHS[scenario]]
     said = subprocess.run(argv, env=wrk.environ(), check=True, capture_output=True, text=True).stdout
-    time.sleep(0.3)  # what it has not waited for is answered
     after = _shown(url)
     count, load = read(said)
     features.under_load(peer, scenario, count, THREADS, {key: after[key] - before[key] for key in after})
