@@ -46,9 +46,14 @@ Loads = dict[str, dict[str, list[Load]]]
 """Peer -> scenario -> one a round."""
 
 
+def wrk() -> Program:
+    """On PATH, or unpacked from Debian's package. Raises Unavailable."""
+    return find("wrk", packages=["wrk"])
+
+
 def measure(peers: Sequence[str], rounds: int, seconds: int) -> Loads:
     """Raises AssertionError where an answer was no 200, or a feature has not seen all of them."""
-    wrk = find("wrk", packages=["wrk"])
+    program = wrk()
     for peer in peers:
         environments.python(peer)
     ours, theirs = compare.cores()[0], compare.cores()[-1]
@@ -59,7 +64,7 @@ def measure(peers: Sequence[str], rounds: int, seconds: int) -> Loads:
             for peer in peers if number % 2 else reversed(peers):
                 with _service(peer, theirs, redis.port, sink, Path(directory)) as url:
                     for scenario in SCENARIOS:
-                        loads[peer][scenario].append(_load(wrk, url, peer, scenario, seconds))
+                        loads[peer][scenario].append(_load(program, url, peer, scenario, seconds))
             print(f"\rserver round {number + 1} of {rounds}", end="", file=sys.stderr)
         print(file=sys.stderr)
     return loads
@@ -105,10 +110,10 @@ def _shown(url: str) -> dict[str, float]:
         time.sleep(0.2)
 
 
-def _load(wrk: Program, url: str, peer: str, scenario: str, seconds: int) -> Load:
+def _load(program: Program, url: str, peer: str, scenario: str, seconds: int) -> Load:
     before = _shown(url)
-    argv = [wrk.path, "--latency", "-t", "1", "-c", str(THREADS), "-d", str(seconds), url + PATHS[scenario]]
-    said = subprocess.run(argv, env=wrk.environ(), check=True, capture_output=True, text=True).stdout
+    argv = [program.path, "--latency", "-t", "1", "-c", str(THREADS), "-d", str(seconds), url + PATHS[scenario]]
+    said = subprocess.run(argv, env=program.environ(), check=True, capture_output=True, text=True).stdout
     after = _shown(url)
     count, load = read(said)
     features.under_load(peer, scenario, count, THREADS, {key: after[key] - before[key] for key in after})
