@@ -66,6 +66,7 @@ def main() -> int:
     except Unavailable as error:
         print(error, file=sys.stderr)
         return 2
+    digits = 1 if options.floor else 0
     result: dict[str, Any] = {"machine": machine()}
     times: Figures = {}
     counts: Figures = {}
@@ -74,10 +75,12 @@ def main() -> int:
         times = result["us_per_request"] = compare.measure(peers, scenarios, options.rounds, options.blocks)
         result["us_added"] = figures.all_added(times)
         said = f"{options.rounds} rounds of {options.blocks} blocks of {compare.BLOCK} requests"
-        show(said, figures.table(times, "us of CPU per request", scenarios, goals.COMPARED), options.json, result)
+        show(
+            said, figures.table(times, "us of CPU per request", scenarios, goals.COMPARED, digits), options.json, result
+        )
     if "instructions" in parts:
         counts = result["kilo_instructions_per_request"] = instructions.measure(peers, scenarios, options.callgrind)
-        text = figures.table(counts, "1,000 instructions per request", scenarios, goals.COMPARED)
+        text = figures.table(counts, "1,000 instructions per request", scenarios, goals.COMPARED, digits)
         show(f"{options.callgrind} requests", text, options.json, result)
     if "server" in parts:
         loads = result["server"] = throughput.measure(throughput.PEERS, SERVER_ROUNDS, options.seconds)

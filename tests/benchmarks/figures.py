@@ -72,15 +72,17 @@ def _peer(row: str) -> str:
     return row.partition(" ")[0]
 
 
-def table(figures: Figures, head: str, scenarios: Sequence[str], compared: Sequence[tuple[str, str]]) -> str:
+def table(
+    figures: Figures, head: str, scenarios: Sequence[str], compared: Sequence[tuple[str, str]] = (), digits: int = 0
+) -> str:
     """Markdown: the bare applications, what the others add (and its quartiles), the ratios of the compared rows."""
     lines = [line(head, scenarios), line("---", ["---:"] * len(scenarios))]
     for peer in figures:
         if peer.startswith("bare"):
-            lines.append(line(peer, [f"{statistics.median(figures[peer][name]):.0f}" for name in scenarios]))
+            lines.append(line(peer, [f"{statistics.median(figures[peer][name]):.{digits}f}" for name in scenarios]))
     there = rows(figures)
     for row in there:
-        lines.append(line(f"+ {row}", [spread(added(figures, row, name)).show(0) for name in scenarios]))
+        lines.append(line(f"+ {row}", [spread(added(figures, row, name)).show(digits) for name in scenarios]))
     for row, other in compared:
         if row in there and other in there:
             medians = [statistics.median(ratios(figures, row, other, name)) for name in scenarios]
