@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.provision import contrib
 from tests.servers import postgres, pushgateway, redis_server, statsd
 from tests.servers.find import find
 from tests.servers.process import Unavailable
@@ -23,6 +24,7 @@ def main() -> None:
         "promtool": lambda: find("promtool", packages=["prometheus"]).path,
         "prometheus-pushgateway": lambda: pushgateway._program().path,
         "dot": lambda: find("dot", packages=["graphviz"]).path,
+        "contrib's tests": lambda: contrib.get().suites,
         "chromium": lambda: find("chromium", packages=["chromium", "fonts-liberation"]).path,
     }
     for name, look in programs.items():
