@@ -22,7 +22,6 @@ from c2c_otel_exporters.layout import (
     USED_AT,
     CorruptError,
     Header,
-    encode_key,
     encode_merged,
     encode_record,
     exemplar_words,
@@ -38,23 +37,23 @@ _LOCK = "compact.lock"
 _NEW_ARCHIVE = ".archive-"
 
 
-def compact(directory: Path, max_series: int = 2000) -> int:
+def compact(directory: Path, max_series: int = 2000, keys: Keys | None = None) -> int:
     """Take the files of dead processes into the archive; gives their number. 0 if another process is at it.
 
-    Raises OSError where there is no space for the new archive: then everything stays as it was.
+    ``keys``: what the caller has learnt of them already. Raises OSError where there is no space for the new archive:
+    then everything stays as it was.
     """
     descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return _compact(directory, max_series)
+        return _compact(directory, max_series, Keys() if keys is None else keys)
     except BlockingIOError:
         return 0
     finally:
         os.close(descriptor)
 
 
-def _compact(directory: Path, max_series: int) -> int:
-    keys = Keys()
+def _compact(directory: Path, max_series: int, keys: Keys) -> int:
     archive = open_layout(directory / ARCHIVE, keys)
     _clean(directory, archive.merged if archive is not None else frozenset())
     dead = dict(_dead(directory, keys))
@@ -143,7 +142,7 @@ def _encode(rows: list[Row], merged: list[str], generation: int) -> bytes:
 
 def _append(row: Row, records: list[bytes], values: array[float]) -> None:
     words = [*row.values, *_words(row)]
-    records.append(encode_record((encode_key(row.metric, row.labels), len(values), len(words), row.created)))
+    records.append(encode_record((row.encoded, len(values), len(words), row.created)))
     values.extend(words)
 
 

@@ -104,7 +104,7 @@ class Scraper:
     def _compact(self) -> None:
         assert self._directory is not None
         try:
-            compact(self._directory, self._max_series)
+            compact(self._directory, self._max_series, self._keys)
         except OSError as error:
             guard.dropped("metrics.compaction", reason=f"files of ended processes stay as they are: {error}")
 

@@ -7,7 +7,7 @@ from math import fsum, nextafter
 from operator import add
 from typing import NamedTuple
 
-from c2c_otel_exporters.layout import EXEMPLAR_WORDS, CorruptError, decode_key, exemplar_from, width
+from c2c_otel_exporters.layout import EXEMPLAR_WORDS, CorruptError, decode_key, encode_key, exemplar_from, width
 from c2c_otel_exporters.mapped import Source
 from c2c_otel_exporters.model import OVERFLOW, Exemplar, Family, Kind, Labels, Metric, Sample
 
@@ -38,12 +38,14 @@ class Key:
     """One series, the same object for all sources: equal only to itself, so that a look-up costs nothing.
 
     ``created``: when it was first seen in any of them, unix ns. ``number``: from 0 on, those of one `Keys`.
+    ``encoded``: as it was first seen.
     """
 
-    __slots__ = ("created", "group", "labels", "number")
+    __slots__ = ("created", "encoded", "group", "labels", "number")
 
-    def __init__(self, group: Group, labels: Labels, number: int) -> None:
+    def __init__(self, group: Group, encoded: bytes, labels: Labels, number: int) -> None:
         self.group = group
+        self.encoded = encoded
         self.labels = labels
         self.number = number
         self.created = _NOT_YET
@@ -80,7 +82,7 @@ class Keys:
         group = self._groups.get(metric) or self._group(metric)
         key = self._keys.get((group, labels))
         if key is None:
-            key = self._keys[group, labels] = Key(group, labels, len(self._keys))
+            key = self._keys[group, labels] = Key(group, encoded, labels, len(self._keys))
             group.keys.append(key)
         found = self.known[encoded] = key, group.doubles, group.width
         return found
@@ -148,8 +150,10 @@ class Layout:
 
 
 class Row(NamedTuple):
-    """A merged series. ``lost``: what rounding took from the last of a counter's or a distribution's values."""
+    """A merged series. ``lost``: what rounding took from the last of a counter's or a distribution's values.
+    ``encoded``: its key."""
 
+    encoded: bytes
     metric: Metric
     labels: Labels
     created: int
@@ -259,7 +263,7 @@ class Totals:
         if key.group.summed:
             total, lost = exact_sum(self._parts[key.number])
             values = [*values, total]
-        return Row(key.group.metric, key.labels, key.created, tuple(values), self._exemplar(key), lost)
+        return Row(key.encoded, key.group.metric, key.labels, key.created, tuple(values), self._exemplar(key), lost)
 
 
 _NEVER = (0.0, None, 0)
@@ -283,7 +287,11 @@ def _limited(rows: list[Row], max_series: int) -> list[Row]:
     if kind not in _COMBINE:
         values[-1], lost = exact_sum([part for row in rest for part in (row.values[-1], row.lost)])
     created = min(row.created for row in rest)
-    return [*rows[:max_series], Row(rest[0].metric, OVERFLOW, created, tuple(values), None, lost)]
+    metric = rest[0].metric
+    return [
+        *rows[:max_series],
+        Row(encode_key(metric, OVERFLOW), metric, OVERFLOW, created, tuple(values), None, lost),
+    ]
 
 
 def exact_sum(parts: Sequence[float]) -> tuple[float, float]:
