@@ -20,9 +20,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before the suites are imported."""
-    if config.getoption("--spans") == "lean":
-        from opentelemetry.test import test_base
+    from opentelemetry.test import httptest, test_base
 
+    httptest.HttpTestBase.Handler.timeout = 0.3  # of its one thread, for a connection that a failed test leaves open
+    if config.getoption("--spans") == "lean":
         from c2c_otel.tracing import TracerProvider
 
         test_base.TracerProvider = TracerProvider

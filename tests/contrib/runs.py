@@ -19,16 +19,8 @@ __all__ = ["PASSED", "run"]
 PASSED = "passed"
 
 _OPTIONS = [
-    "-c",
-    os.devnull,
-    "--rootdir",
-    ".",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:warnings",
-    "-p",
-    "tests.contrib.plugin",
+    *("-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider", "-p", "no:warnings", "-p", "tests.contrib.plugin"),
+    *("-q", "--tb=line", "--assert=plain"),
 ]
 _LOUD = ("C2C_", "OTEL_", "STATSD_", "LOG_", "PYTEST_", "PYTHON")
 
@@ -41,21 +33,13 @@ def run(instrumentors: Literal["contrib", "ours"], spans: Literal["sdk", "lean"]
     """
     found = contrib.get()
     environ = {name: value for name, value in os.environ.items() if not name.startswith(_LOUD)}
-    environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     environ["PYTHONPATH"] = f"{found.libraries}{os.pathsep}{ROOT}"
     with tempfile.TemporaryDirectory(prefix="c2c-otel-contrib-") as directory:
         results = Path(directory) / "results.json"
         asked = [f"--instrumentors={instrumentors}", f"--spans={spans}", f"--results={results}"]
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "--tb=short",
-            *_OPTIONS,
-            *asked,
-            *sorted(os.listdir(found.suites)),
-        ]
+        suites = sorted(os.listdir(found.suites))
+        command = [sys.executable, "-m", "pytest", *_OPTIONS, *asked, *suites]
         done = subprocess.run(
             command, cwd=found.suites, env=environ, capture_output=True, text=True, check=False, timeout=100
         )
