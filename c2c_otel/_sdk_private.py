@@ -10,22 +10,28 @@ from __future__ import annotations
 
 import concurrent.futures.thread  # noqa: F401 - see _FORK
 import functools
+from collections import deque
 from collections.abc import Callable
 from contextvars import Token
 from typing import Any, NamedTuple
 
+from opentelemetry import baggage
 from opentelemetry import context as context_api
 from opentelemetry import trace as trace_api
 from opentelemetry.context import Context
+from opentelemetry.propagators.composite import CompositePropagator
+from opentelemetry.propagators.textmap import TextMapPropagator
 from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import sampling
 from opentelemetry.trace import SpanContext, TraceFlags, TraceState
 
 __all__ = [
+    "BAGGAGE_KEY",
     "SPAN_KEY",
     "ParentRules",
     "attach",
+    "batch_queue",
     "counts_spans",
     "current",
     "detach",
@@ -33,6 +39,7 @@ __all__ = [
     "missing",
     "new_span_context",
     "parent_rules",
+    "propagators_of",
     "static_decision",
 ]
 
@@ -43,6 +50,9 @@ registered. Imported after a provider was made, it would let every child wait fo
 
 SPAN_KEY: str = next(iter(trace_api.set_span_in_context(trace_api.INVALID_SPAN, Context())))
 """Under which the current span stands in a `Context`."""
+
+BAGGAGE_KEY: str = next(iter(baggage.set_baggage("a", "b", Context())))
+"""Under which the baggage does."""
 
 _READABLE = {
     *("_name", "_context", "_kind", "_parent", "_start_time", "_end_time", "_attributes", "_events", "_links"),
@@ -84,6 +94,24 @@ _new_tuple: Any = tuple.__new__
 def new_span_context(trace_id: int, span_id: int, flags: TraceFlags, state: TraceState) -> SpanContext:
     """A valid local span context, without the range checks: a third of the time."""
     return _new_tuple(SpanContext, (trace_id, span_id, False, flags, state, True))  # type: ignore[no-any-return] # tuple.__new__ gives the class it is told
+
+
+def batch_queue(processor: Any) -> tuple[Any, int]:
+    """The deque in which a `BatchSpanProcessor` keeps what it will export (new ones on the left), and how many it may
+    hold before its thread must be told. 0 where that is not to be known: then the processor itself is to be called.
+    """
+    batch = processor._batch_processor
+    queue = getattr(batch, "_queue", None)
+    if type(queue) is not deque or type(batch._metrics).__name__ != "NoOpProcessorMetrics":
+        return deque(), 0
+    return queue, min(batch._max_export_batch_size, batch._max_queue_size) - 1
+
+
+def propagators_of(textmap: TextMapPropagator) -> list[TextMapPropagator]:
+    """Those that a composite propagator consists of, composites inside it too; any other one itself."""
+    if type(textmap) is not CompositePropagator:
+        return [textmap]
+    return [one for part in getattr(textmap, "_propagators", ()) for one in propagators_of(part)]
 
 
 def counts_spans(tracer: sdk.Tracer) -> bool:

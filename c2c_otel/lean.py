@@ -1,9 +1,9 @@
 """A span that costs little, and the list of those who want to see it.
 
 `Span` is the SDK's Span to whoever asks or reads, but it takes no lock, keeps its attributes in a plain dictionary
-and is made into a `ReadableSpan` only at its end, once, and only when a processor will look at it. What goes over a
-limit or needs cleaning is handed to the SDK's `BoundedAttributes` at once, so that warnings, order and counts are
-the SDK's.
+(or leaves them `Pending`) and is made into a `ReadableSpan` only after its end, once, and only when a processor looks
+at it. What goes over a limit or needs cleaning is handed to the SDK's `BoundedAttributes` at once, so that warnings,
+order and counts are the SDK's.
 
 Threads: each call is safe under the GIL. The one thing a lock would add: of two attributes set at the same instant
 by two threads on one span, one of which is invalid or over the limit, the other may be lost.
@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 from time import time_ns
 from types import MappingProxyType
@@ -27,10 +27,15 @@ from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import EventBase, ReadableSpan, SpanLimits, SpanProcessor
 from opentelemetry.sdk.util import BoundedList
-from opentelemetry.trace import Link, Status, StatusCode
+from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
+from opentelemetry.trace.span import DEFAULT_TRACE_STATE
 from opentelemetry.util import types
 
 from c2c_otel import readable
+from c2c_otel._sdk_private import new_span_context
+from c2c_otel.ids import new_span_id
+from c2c_otel.pending import Pending
+from c2c_otel.request_id import ATTRIBUTE
 from c2c_otel_exporters import guard
 
 __all__ = ["PLAIN", "TEXT", "Processors", "Shared", "Span"]
@@ -40,6 +45,12 @@ _logger = logging.getLogger(sdk.__name__)  # the SDK's own: whoever filters its 
 PLAIN = frozenset((str, int, float, bool, bytes, type(None)))
 """Types of attribute values that the SDK keeps as they are."""
 TEXT = frozenset((str,))
+
+_ROOM = 64
+"""Attributes that no instrumentor of ours gives to one span."""
+
+SAMPLED_ROOT = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
+"""Flags of a root whose trace id is random, as those of `c2c_otel.ids` are."""
 
 _UNSET = Status(StatusCode.UNSET)
 _new = object.__new__
@@ -63,6 +74,10 @@ class Processors(sdk.SynchronousMultiSpanProcessor):
     """Whether anybody would see something of an unsampled span."""
     idle = True
     """Whether nobody does anything at the end of any span."""
+    plain = True
+    """Whether nobody does anything at the start of a span."""
+    take: Callable[[Any], None] | None = None
+    """Where an ended span goes as it is, if one batch processor of ours (`c2c_otel.batch`) is all there is."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # the SDK's has no annotations
@@ -88,6 +103,9 @@ class Processors(sdk.SynchronousMultiSpanProcessor):
         self.sampled = tuple(p for p in processors if _acts(p, "on_end"))
         self.unsampled = tuple(p for p in self.sampled if not _skips_unsampled(p))
         self.idle = not (self.ending or self.sampled)
+        self.plain = not self.starting
+        alone = self.sampled[0] if len(self.sampled) == 1 and not self.ending else None
+        self.take = getattr(alone, "take", None) if alone is not None and _skips_unsampled(alone) else None
         self.watching_unsampled = bool(self.starting or self.ending or self.unsampled)
 
     def replace(self, old: tuple[SpanProcessor, ...], new: tuple[SpanProcessor, ...]) -> None:
@@ -109,7 +127,7 @@ class Processors(sdk.SynchronousMultiSpanProcessor):
                 processor._on_ending(span)
             except Exception:
                 guard.failed("span_processor.on_ending")
-        receivers = self.sampled if span.get_span_context().trace_flags & 1 else self.unsampled
+        receivers = self.sampled if span.is_sampled() else self.unsampled
         if not receivers:
             return
         try:
@@ -152,7 +170,17 @@ def _skips_unsampled(processor: SpanProcessor) -> bool:
 class Shared:
     """What all spans of a tracer have in common. Replaced when the resource changes, so that a span keeps its own."""
 
-    __slots__ = ("info", "limits", "max_attributes", "max_length", "processors", "resource", "sampler", "scope")
+    __slots__ = (
+        "info",
+        "limits",
+        "max_attributes",
+        "max_length",
+        "processors",
+        "resource",
+        "roomy",
+        "sampler",
+        "scope",
+    )
 
     def __init__(self, processors: Processors, limits: SpanLimits, tracer: Any) -> None:
         self.processors = processors
@@ -165,6 +193,8 @@ class Shared:
         self.max_attributes = sys.maxsize if limit is None else limit
         length = limits.max_span_attribute_length
         self.max_length = sys.maxsize if length is None else length
+        self.roomy = self.max_length == sys.maxsize and self.max_attributes >= _ROOM
+        """Whether what our instrumentors give is within the limits, whatever it is."""
 
 
 def _of(name: str) -> Any:
@@ -178,7 +208,16 @@ def _ended(what: str) -> None:
 class Span(sdk.Span):
     """Made by `c2c_otel.tracing.Tracer` alone, which fills the slots itself."""
 
-    __slots__ = ("_attributes", "_context", "_end_time", "_kind", "_name", "_parent", "_shared", "_start_time")
+    __slots__ = (*("_above", "_end_time", "_kind", "_made", "_name", "_own", "_request_id", "_shared", "_start_time"),)
+
+    _above: Any
+    """The parent's context; None for a root. Where `_made` is still to be made: the parent, or a root's trace id."""
+    _made: SpanContext | None
+    """The span's own context; None until somebody asks for it, of a span that is sampled for sure."""
+    _own: Any
+    """Attributes: a dictionary, the SDK's `BoundedAttributes`, or `Pending`; read-only after the end."""
+    _request_id: str | None
+    """One more attribute, as long as they are `Pending`."""
 
     # In the instance dictionary, which is only made for a span that has one of these.
     _events: Any = ()
@@ -206,13 +245,58 @@ class Span(sdk.Span):
     def _lock(self) -> Any:  # type: ignore[override] # nothing here takes it; for code that reaches into SDK spans
         return vars(self).setdefault("_own_lock", threading.Lock())
 
+    # -- identity ---------------------------------------------------------------------------------------------
+
+    @property
+    def _context(self) -> SpanContext:  # type: ignore[override] # the SDK's is set once
+        made = self._made
+        if made is None:
+            above = self._above
+            if above.__class__ is int:
+                made = new_span_context(above, new_span_id(), SAMPLED_ROOT, DEFAULT_TRACE_STATE)
+            else:
+                parent: SpanContext = above._context
+                made = new_span_context(parent[0], new_span_id(), parent[3], parent[4])
+            # of two threads that come here at once, both get the same
+            self._made = made = vars(self).setdefault("_own_context", made)
+        return made
+
+    @property
+    def _parent(self) -> SpanContext | None:  # type: ignore[override] # likewise
+        above = self._above
+        if above.__class__ is Span:
+            return above._context
+        return None if above.__class__ is int else above
+
     # -- attributes -------------------------------------------------------------------------------------------
+
+    @property
+    def _attributes(self) -> Any:
+        own = self._own
+        return self._settle() if isinstance(own, Pending) else own
+
+    @_attributes.setter
+    def _attributes(self, attributes: Any) -> None:
+        self._own = attributes
+
+    def _settle(self) -> Any:
+        """Put pending attributes together. Of two threads that do so at once, both get the same."""
+        own = self._own
+        if isinstance(own, Pending):
+            made = own.settled()
+            if self._request_id is not None:
+                made[ATTRIBUTE] = self._request_id
+            own = vars(self).setdefault("_settled", made)
+            self._own = own = own if self._end_time is None else MappingProxyType(own)
+        return own
 
     def set_attribute(self, key: str, value: types.AnyValue) -> None:
         if self._end_time is not None:
             _logger.warning("Setting attribute on ended span.")
             return
-        attributes = self._attributes
+        attributes = self._own
+        if isinstance(attributes, Pending):
+            attributes = self._settle()
         kind = type(value)
         if (
             type(attributes) is dict
@@ -354,6 +438,11 @@ class Span(sdk.Span):
     def is_recording(self) -> bool:
         return self._end_time is None
 
+    def is_sampled(self) -> bool:
+        """Whether exporters will see it."""
+        made = self._made
+        return made is None or bool(made[3] & 1)
+
     def start(self, start_time: int | None = None, parent_context: Context | None = None) -> None:
         _logger.warning("Calling start() on a started span.")
 
@@ -366,7 +455,10 @@ class Span(sdk.Span):
             return
         self._end_time = end_time
         processors = self._shared.processors
-        if not processors.idle:
+        take = processors.take
+        if take is not None:
+            take(self)
+        elif not processors.idle:
             processors.finish(self)
 
     def _readable_span(self) -> ReadableSpan:
@@ -374,12 +466,14 @@ class Span(sdk.Span):
         made = self._readable
         if made is not None:
             return made
-        attributes = self._attributes
-        if self._end_time is None or type(attributes) is not dict or self._events or self._links:
+        own = self._own
+        simple = type(own) is dict or isinstance(own, Pending)
+        if self._end_time is None or not simple or self._events or self._links:
             made = _new(ReadableSpan)
             self._describe(made)
         else:
-            self._attributes = MappingProxyType(attributes)  # who reaches behind the API cannot change it either
+            if type(own) is dict:
+                self._own = MappingProxyType(own)  # who reaches behind the API cannot change it either
             made = readable.Ended(self)
         if self._end_time is not None:
             self._readable = made

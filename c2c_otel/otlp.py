@@ -204,13 +204,9 @@ def span_processors(settings: Settings) -> list[SpanProcessor]:
     exporters = list(_make(settings, _TRACES))
     if not exporters:
         return []
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from c2c_otel.batch import BatchSpanProcessor
 
-    class BoundedBatchSpanProcessor(BatchSpanProcessor):
-        def shutdown(self) -> None:
-            self._batch_processor.shutdown(timeout_millis=int(_SHUTDOWN_SECONDS * 1000))
-
-    return [BoundedBatchSpanProcessor(exporter) for exporter in exporters]
+    return [BatchSpanProcessor(exporter, shutdown_seconds=_SHUTDOWN_SECONDS) for exporter in exporters]
 
 
 def metric_exporters(settings: Settings) -> list[MetricExporter]:

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import logging
 import string
+import struct
+from binascii import hexlify
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
@@ -31,17 +33,20 @@ __all__ = [
     "ATTRIBUTE",
     "HEADER",
     "HEADERS",
+    "NOBODY",
     "REQUEST_ID_KEY",
     "Headers",
     "RequestIdPropagator",
     "RequestIdSpanProcessor",
     "accepted",
+    "brings_nothing",
     "configure",
     "from_environ",
     "from_trace_id",
     "get",
     "install",
     "remote_context",
+    "sent",
     "set_in",
 ]
 
@@ -118,6 +123,11 @@ def configure(header: str | None = None) -> None:
     _headers = Headers(header)
 
 
+def sent() -> tuple[str, ...]:
+    """The headers that take the id along."""
+    return _headers.sent
+
+
 def install(header: str | None = None) -> None:
     """`configure`, and let the request id travel with the global propagator. Idempotent."""
     configure(header)
@@ -127,14 +137,17 @@ def install(header: str | None = None) -> None:
         propagate.set_global_textmap(CompositePropagator([textmap, RequestIdPropagator()]))
 
 
+_groups = struct.Struct("8s4s4s4s12s").unpack
+_dashed = b"-".join
+
+
 def from_trace_id(trace_id: int) -> str:
     """The trace id as 8-4-4-4-12 hex digits.
 
     >>> from_trace_id(0x4BF92F3577B34DA6A3CE929D0E0E4736)
     '4bf92f35-77b3-4da6-a3ce-929d0e0e4736'
     """
-    text = trace_id.to_bytes(16, "big").hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return _dashed(_groups(hexlify(trace_id.to_bytes(16, "big")))).decode()
 
 
 def get(context: Context | None = None) -> str | None:
@@ -229,19 +242,35 @@ _getter = _EnvironGetter()
 
 
 class _Inbound(NamedTuple):
-    """The environ keys of which one must be present for the global propagator to find anything."""
+    """The environ keys of which one must be present for the global propagator to find anything, and those with the
+    ones of the request id."""
 
     textmap: TextMapPropagator | None
     keys: tuple[str, ...]
+    headers: Headers
+    every: frozenset[str]
 
     @classmethod
     def of(cls, textmap: TextMapPropagator) -> _Inbound:
         own = set(map(_environ_key, (HEADER, *_headers.sent)))
         fields: Iterable[str] = textmap.fields
-        return cls(textmap, tuple(sorted(set(map(_environ_key, fields)) - own)))
+        keys = tuple(sorted(set(map(_environ_key, fields)) - own))
+        return cls(textmap, keys, _headers, frozenset((*keys, *_headers.environ_keys)))
 
 
-_inbound = _Inbound(None, ())
+_inbound = _Inbound(None, (), _headers, frozenset())
+NOBODY = Context()
+"""Of a request that brings nothing."""
+
+
+def brings_nothing(environ: Mapping[str, Any]) -> bool:
+    """Whether a WSGI request has none of the headers that `remote_context` reads."""
+    global _inbound
+    inbound = _inbound
+    textmap = propagate.get_global_textmap()
+    if textmap is not inbound.textmap or _headers is not inbound.headers:
+        inbound = _inbound = _Inbound.of(textmap)
+    return environ.keys().isdisjoint(inbound.every)
 
 
 def remote_context(environ: Mapping[str, Any], trace_context: Literal["accept", "ignore"] | str) -> Context:
@@ -251,16 +280,12 @@ def remote_context(environ: Mapping[str, Any], trace_context: Literal["accept", 
     a public edge), and under `REQUEST_ID_KEY` the accepted request id, if there is one. A malformed header, or one
     of the propagator's that is longer than 8 KiB, makes a fresh trace; nothing is raised.
     """
-    global _inbound
-    context = Context()
-    if trace_context != "ignore":
-        textmap = propagate.get_global_textmap()
-        if textmap is not _inbound.textmap:
-            _inbound = _Inbound.of(textmap)
-        for key in _inbound.keys:
-            if key in environ:
-                context = _extracted(textmap, environ, _inbound.keys)
-                break
+    if brings_nothing(environ):
+        return NOBODY
+    context = NOBODY
+    keys = _inbound.keys
+    if trace_context != "ignore" and not environ.keys().isdisjoint(keys):
+        context = _extracted(propagate.get_global_textmap(), environ, keys)
     request_id = from_environ(environ)
     return context if request_id is None else set_in(context, request_id)
 

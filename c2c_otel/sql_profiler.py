@@ -21,8 +21,10 @@ from c2c_otel import telemetry
 from c2c_otel_exporters import guard
 
 if TYPE_CHECKING:  # imported where it is needed: each process that sends SQL imports this module
+    from opentelemetry.trace import Span
+
     from c2c_otel import shared
-    from c2c_otel.instrumentation.sqlalchemy import Call
+    from c2c_otel.instrumentation.sqlalchemy import Site
     from c2c_otel.sql_profiling import Profiler
 
 __all__ = ["Mode", "disable", "enable", "init", "mode", "offer"]
@@ -142,7 +144,7 @@ os.register_at_fork(after_in_child=_after_fork)
 # -- statements -------------------------------------------------------------------------------------------------------
 
 
-def offer(call: Call, context: Any, seconds: float) -> bool:
+def offer(site: Site, span: Span, context: Any, seconds: float) -> bool:
     """A statement that was executed in ``seconds``; ``context`` is SQLAlchemy's. True: its span is ended here, now or
     when the plan is there. For who has seen that `active` is not None."""
     profiler = active
@@ -153,7 +155,7 @@ def offer(call: Call, context: Any, seconds: float) -> bool:
             if active is profiler:
                 _switch(None)
             return False
-        return profiler.offer(call, context, seconds)
+        return profiler.offer(site, span, context, seconds)
     except Exception:
         guard.failed("sql_profiler.offer")
         return False

@@ -26,7 +26,9 @@ from c2c_otel import sql_plans, telemetry
 from c2c_otel_exporters import background, guard
 
 if TYPE_CHECKING:
-    from c2c_otel.instrumentation.sqlalchemy import Call
+    from opentelemetry.trace import Span
+
+    from c2c_otel.instrumentation.sqlalchemy import Site
     from c2c_otel.sql_profiler import Mode
 
 __all__ = ["ATTRIBUTE", "Profiler", "without_values"]
@@ -50,12 +52,12 @@ _logger = logging.getLogger("c2c_otel.sql_profiler")
 class _Job:
     """A statement, from its end to its plan."""
 
-    def __init__(self, call: Call, context: Any, seconds: float, analyze: bool) -> None:
+    def __init__(self, span: Span, context: Any, seconds: float, analyze: bool) -> None:
         self._ended = time_ns()
-        self._span = call.span
+        self._span = span
         self._seconds = seconds
         self._analyze = analyze
-        self._context = trace.set_span_in_context(call.span)
+        self._context = trace.set_span_in_context(span)
         self._open = threading.Lock()  # taken by who ends it: a job may be given up while it is being done
         parameters = context.parameters[0] if context.parameters else ()
         connection = context.root_connection
@@ -122,15 +124,15 @@ class Profiler:
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def offer(self, call: Call, context: Any, seconds: float) -> bool:
+    def offer(self, site: Site, span: Span, context: Any, seconds: float) -> bool:
         """See `c2c_otel.sql_profiler.offer`."""
-        if seconds < self.mode.min_seconds or call.operation != "SELECT":
+        if seconds < self.mode.min_seconds or site.operation != "SELECT":
             return False
-        key = call.target[:4], call.statement.query
+        key = site.target[:4], site.statement.query
         if not _is_the_applications(context) or not self._is_due(key):
             return False
-        job = _Job(call, context, seconds, self.mode.analyze)
-        system = call.target.system
+        job = _Job(span, context, seconds, self.mode.analyze)
+        system = site.target.system
         if system not in ("postgresql", "sqlite"):
             job.end(f"no plan: the profiler does not know {system}")
         elif job.is_too_long():

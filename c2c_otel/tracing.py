@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
-import random
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import Token
@@ -47,7 +45,9 @@ from opentelemetry.util import types
 
 from c2c_otel import _sdk_private, readable, sampling
 from c2c_otel._sdk_private import SPAN_KEY, attach, current, detach, new_span_context
+from c2c_otel.ids import FastIdGenerator, getrandbits
 from c2c_otel.lean import PLAIN, TEXT, Processors, Shared, Span
+from c2c_otel.pending import Pending
 from c2c_otel.request_id import ATTRIBUTE, REQUEST_ID_KEY
 from c2c_otel_exporters import guard
 
@@ -58,27 +58,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FLAGS = tuple(TraceFlags(bits) for bits in range(4))
 _RANDOM = TraceFlags.RANDOM_TRACE_ID
 _RATIO_MASK = 2**64 - 1
+_EMPTY = Context()
 _new = object.__new__
 _set_item = dict.__setitem__
-
-_random = random.Random()  # noqa: S311 - ids, not secrets
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
-_getrandbits = _random.getrandbits
-
-
-class FastIdGenerator(IdGenerator):
-    """Random ids from a generator of its own: an application that seeds `random` does not repeat its traces, and a
-    forked child starts from fresh entropy."""
-
-    def generate_span_id(self) -> int:
-        return _getrandbits(64) or self.generate_span_id()
-
-    def generate_trace_id(self) -> int:
-        return _getrandbits(128) or self.generate_trace_id()
-
-    def is_trace_id_random(self) -> bool:
-        return True
 
 
 def attach_span(span: trace_api.Span, context: Context | None = None) -> Token[Context]:
@@ -162,18 +144,69 @@ class Tracer(sdk.Tracer):
     _shared: Shared
     _rules: sampling.Rules | None
     _rules_of: Sampler | None
+    _quick: Shared | None
+    """`_shared`, where a root is sampled and so is the child of a sampled span; None where that is to be found out."""
 
     @classmethod
     def of(cls, tracer: sdk.Tracer) -> Tracer:
         """The same tracer, made lean. What the SDK set up, and whoever holds it, stays."""
         lean = cast(Tracer, tracer)
+        tracer.__class__ = cls
         lean._rules = lean._rules_of = None
         cls._share(lean)
-        tracer.__class__ = cls
         return lean
 
     def _share(self) -> None:
         self._shared = Shared(Processors.around(self.span_processor), self._span_limits, self)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if name[:6] != "_rules":
+            vars(self)["_quick"] = None
+
+    def _may_be_quick(self) -> Shared | None:
+        if type(self.id_generator) is not FastIdGenerator or not self._tracer_config.is_enabled:
+            return None
+        rules = sampling.rules(self.sampler)
+        if rules is None or not rules.root == rules.local_on == sampling.SAMPLE or not self._shared.roomy:
+            return None
+        vars(self)["_quick"] = self._shared
+        return self._shared
+
+    def start_root(self, name: str, kind: SpanKind, attributes: Pending, start_time: int) -> trace_api.Span:
+        """`start_span` in an empty context, for each request: what is left of its ids is made when somebody asks."""
+        shared = self._quick or self._may_be_quick()
+        if shared is None or not shared.processors.plain:
+            return self.start_span(name, _EMPTY, kind, attributes, start_time=start_time)  # type: ignore[arg-type] # Pending is taken, too
+        span: Span = _new(Span)
+        span._name = name
+        span._made = span._end_time = span._request_id = None
+        span._above = getrandbits(128) or 1
+        span._kind = kind
+        span._shared = shared
+        span._own = attributes
+        span._start_time = start_time
+        return span
+
+    def start_child(self, name: str, values: Context, kind: SpanKind, attributes: Pending) -> trace_api.Span:
+        """`start_span` in the context ``values``, for what is timed often; as `start_root`."""
+        above = values.get(SPAN_KEY)
+        if above.__class__ is Span:
+            shared = self._quick or self._may_be_quick()
+            made = above._made
+            if shared is not None and shared.processors.plain and (made is None or made[3] & 1):
+                span: Span = _new(Span)
+                span._name = name
+                span._made = span._end_time = None
+                span._above = above
+                span._kind = kind
+                span._shared = shared
+                span._own = attributes
+                request_id = values.get(REQUEST_ID_KEY)
+                span._request_id = request_id if request_id.__class__ is str else None
+                span._start_time = time_ns()
+                return span
+        return self.start_span(name, values, kind, attributes)  # type: ignore[arg-type] # Pending is taken, too
 
     def _set_resource(self, resource: Resource) -> None:
         super()._set_resource(resource)
@@ -221,7 +254,7 @@ class Tracer(sdk.Tracer):
         ids = self.id_generator
         if parent is None:
             if type(ids) is FastIdGenerator:
-                trace_id = _getrandbits(128) or ids.generate_trace_id()
+                trace_id = getrandbits(128) or ids.generate_trace_id()
                 random_id = _RANDOM
             else:
                 trace_id = ids.generate_trace_id()
@@ -234,6 +267,8 @@ class Tracer(sdk.Tracer):
             self._rules, self._rules_of = sampling.rules(self.sampler), self.sampler
         rules = self._rules
         if rules is None:
+            if isinstance(attributes, Pending):
+                attributes = attributes.settled()
             decision, attributes, state = self._ask(context, trace_id, name, kind, attributes, links)
         else:
             state = DEFAULT_TRACE_STATE if parent is None else parent[4]
@@ -241,7 +276,7 @@ class Tracer(sdk.Tracer):
             if decision == 3:
                 decision = 2 if trace_id & _RATIO_MASK < rules.bound else rules.otherwise
 
-        span_id = (_getrandbits(64) if type(ids) is FastIdGenerator else 0) or ids.generate_span_id()
+        span_id = (getrandbits(64) if type(ids) is FastIdGenerator else 0) or ids.generate_span_id()
         span_context = new_span_context(trace_id, span_id, _FLAGS[random_id | (decision == 2)], state)
         shared = self._shared
         processors = shared.processors
@@ -250,13 +285,18 @@ class Tracer(sdk.Tracer):
 
         span: Span = _new(Span)
         span._name = name
-        span._context = span_context
-        span._parent = parent
+        span._made = span_context
+        span._above = parent
         span._kind = kind
         span._shared = shared
-        span._end_time = None
+        span._end_time = span._request_id = None
         if not attributes:
-            span._attributes = {}
+            span._own = {}
+        elif isinstance(attributes, Pending):
+            if shared.roomy:
+                span._own = attributes
+            else:
+                self._give(span, attributes.settled())
         else:
             self._give(span, attributes)
         if links:
@@ -267,7 +307,10 @@ class Tracer(sdk.Tracer):
             span._set_status_on_exception = False
         span._start_time = time_ns() if start_time is None else start_time
         if not processors.idle and (request_id := values.get(REQUEST_ID_KEY)) is not None:
-            span.set_attribute(ATTRIBUTE, cast(str, request_id))
+            if span._own is attributes and type(request_id) is str:
+                span._request_id = request_id
+            else:
+                span.set_attribute(ATTRIBUTE, cast(str, request_id))
         if processors.starting:
             processors.start(span, context)
         return span
@@ -284,12 +327,12 @@ class Tracer(sdk.Tracer):
                 and "" not in attributes
                 and (shared.limits.max_span_attribute_length is None)
             ):
-                span._attributes = dict(attributes)
+                span._own = dict(attributes)
                 return
         except Exception:
             pass  # no mapping: said below
         limits = shared.limits
-        span._attributes = readable.bounded(attributes, limits.max_span_attributes, limits.max_span_attribute_length)
+        span._own = readable.bounded(attributes, limits.max_span_attributes, limits.max_span_attribute_length)
 
     @staticmethod
     def _link(span: Span, links: Sequence[Link]) -> None:

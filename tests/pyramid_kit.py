@@ -24,6 +24,9 @@ class Observed:
         assert seconds >= 0
         self.sink.seen.append(self.key)
 
+    def observe_ns(self, nanoseconds: int, span: Any, now: int) -> None:
+        self.observe(nanoseconds / 1e9, span)
+
 
 class FakeSink:
     """``seen``: (name of the naming function, its arguments ...) of each measurement, in order."""

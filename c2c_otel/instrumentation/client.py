@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from time import time_ns
+from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
@@ -12,14 +14,40 @@ from opentelemetry import trace
 # Private names, but they are what opentelemetry.instrumentation.utils sets and every contrib package reads.
 from opentelemetry.context import _SUPPRESS_HTTP_INSTRUMENTATION_KEY, _SUPPRESS_INSTRUMENTATION_KEY
 from opentelemetry.context.context import Context
-from opentelemetry.trace import Span, Status, StatusCode, Tracer, TracerProvider
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from c2c_otel import __version__, telemetry
+from c2c_otel._sdk_private import SPAN_KEY, attach
+from c2c_otel.tracing import Span as LeanSpan
+from c2c_otel.tracing import Tracer as LeanTracer
 from c2c_otel_exporters import guard
 
-__all__ = ["Tracers", "call_hook", "error_type", "failed", "is_suppressed", "is_suppressed_http"]
+if TYPE_CHECKING:
+    from c2c_otel.pending import Given
+    from c2c_otel_exporters.sink import SinkLike
 
-_SUPPRESS_PLAIN = "suppress_instrumentation"
+__all__ = [
+    "ALSO_SUPPRESSED",
+    "MOST_SITES",
+    "SUPPRESSED",
+    "Patches",
+    "Site",
+    "Tracers",
+    "begin",
+    "call_hook",
+    "error_type",
+    "fail",
+    "failed",
+    "finish",
+    "is_suppressed",
+    "is_suppressed_http",
+]
+
+SUPPRESSED, ALSO_SUPPRESSED = _SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation"
+"""One of them is in a context for which `is_suppressed` is to be asked; the second is the older one."""
+_set_item = dict.__setitem__
+
+Series = Callable[[str | None], tuple[Any, ...]]
 _logger = logging.getLogger("c2c_otel.instrumentation")
 
 
@@ -37,9 +65,108 @@ def tracers(scope: str, provider: TracerProvider | None) -> Tracers:
     return lambda: tracer
 
 
+class Site:
+    """One kind of call to one server, made again and again: what its spans begin with, and where it is measured.
+
+    ``title``: the span's name. ``given``: its attributes. ``series``: the naming function and its arguments, of a call
+    that has ended with this ``error.type``; None where nothing is measured.
+    """
+
+    __slots__ = ("bound", "given", "series", "title")
+
+    def __init__(self, title: str, given: Given, series: Series | None) -> None:
+        self.title = title
+        self.given = given
+        self.series = series
+        self.bound: tuple[Any, Any, Any] = (None, None, None)
+
+    def bind(self, sink: SinkLike, tracers: Callable[[], Tracer | None]) -> tuple[Any, Any, Any]:
+        """That sink, its timer of calls that succeed, and the tracer; remembered as ``bound`` until the sink is
+        another one, as it is in a forked child."""
+        timer = sink.timer(*self.series(None)) if self.series is not None else None
+        bound = self.bound = (sink, timer, tracers())
+        return bound
+
+
+MOST_SITES = 2000
+"""Sites that are remembered of one server."""
+
+
+def begin(site: Site, tracers: Callable[[], Tracer | None], now: Context, given: Given | None = None) -> Any:
+    """A span that is current until `finish` or `fail`; None where there is no tracer. ``now``: the current context."""
+    sink = telemetry.get().sink
+    bound = site.bound
+    if bound[0] is not sink:
+        bound = site.bind(sink, tracers)
+    tracer = bound[2]
+    if tracer.__class__ is LeanTracer:
+        span = tracer.start_child(site.title, now, SpanKind.CLIENT, given or site.given)
+    elif tracer is None:
+        return None
+    else:
+        span = tracer.start_span(site.title, now, SpanKind.CLIENT, given or site.given)
+    inside = Context(now)
+    _set_item(inside, SPAN_KEY, span)
+    attach(inside)
+    return span
+
+
+def finish(site: Site, span: Any, elapsed: int, now: Context, keep: Callable[[], bool] | None = None) -> None:
+    """The call has succeeded, in so many nanoseconds. ``now``: what was current before `begin`. ``keep``: whether
+    somebody else will end the span."""
+    attach(now)
+    try:
+        started: Any = span._start_time if span.__class__ is LeanSpan else time_ns() - elapsed
+        timer = site.bound[1]
+        if timer is not None:
+            timer.observe_ns(elapsed, span, started)
+        if keep is None or not keep():
+            span.end(started + elapsed)
+    except Exception:
+        guard.failed("instrumentation.finish")
+
+
+def fail(
+    site: Site, span: Any, elapsed: int, now: Context, error: BaseException, describe: Callable[[Span, Any], str]
+) -> None:
+    """The call has raised. ``describe``: tells the span, and gives ``error.type``."""
+    attach(now)
+    try:
+        kind = describe(span, error)
+        if site.series is not None:
+            telemetry.get().sink.timer(*site.series(kind)).observe(elapsed / 1e9, span)
+        span.end()
+    except Exception:
+        guard.failed("instrumentation.fail")
+
+
+class Patches:
+    """Methods of a library that are replaced, and put back. ``active``: False after `undo`, for replacements that
+    somebody else has wrapped and that so stay; they are to pass everything through."""
+
+    def __init__(self) -> None:
+        self.active = True
+        self._done: list[tuple[Any, str, Any]] = []
+
+    def replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+        """Put ``make(original)`` in its place. An attribute that the owner only inherits is put on the owner."""
+        original = getattr(owner, name)
+        replacement = functools.wraps(original)(make(original))
+        setattr(owner, name, replacement)
+        self._done.append((owner, name, replacement))
+
+    def undo(self) -> None:
+        """Put back what was there, where ours still is."""
+        self.active = False
+        for owner, name, replacement in reversed(self._done):
+            if vars(owner).get(name) is replacement:
+                setattr(owner, name, replacement.__wrapped__)
+        self._done.clear()
+
+
 def is_suppressed(context: Context) -> bool:
     """Whether ``opentelemetry.instrumentation.utils.suppress_instrumentation`` is in force."""
-    return bool(context.get(_SUPPRESS_INSTRUMENTATION_KEY) or context.get(_SUPPRESS_PLAIN))
+    return bool(context.get(_SUPPRESS_INSTRUMENTATION_KEY) or context.get(ALSO_SUPPRESSED))
 
 
 def is_suppressed_http(context: Context) -> bool:

@@ -7,24 +7,27 @@ ends the span, measures the route once and takes the context away, and only the 
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Callable, Mapping
 from random import getrandbits
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
-from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from pyramid.httpexceptions import HTTPException
 
 from c2c_otel import request_id, telemetry
-from c2c_otel._sdk_private import SPAN_KEY
+from c2c_otel._sdk_private import SPAN_KEY, attach, current
 from c2c_otel.current_request import KEY, CurrentRequest
 from c2c_otel.instrumentation import wsgi_attributes
+from c2c_otel.instrumentation.endings import Ending, Place, place_of, route_of
+from c2c_otel.instrumentation.wsgi_attributes import Arrival
 from c2c_otel.pyramid_logging import note_request
-from c2c_otel_exporters import guard, masking, names
+from c2c_otel.tracing import Span as LeanSpan
+from c2c_otel.tracing import Tracer as LeanTracer
+from c2c_otel.unstarted import UnstartedSink
+from c2c_otel_exporters import guard, masking
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -39,12 +42,13 @@ TRACER = "c2c_otel.pyramid"
 ENVIRON_ID = "c2c_otel.request_id"
 """The WSGI environ's key for the request id, which outlives the context and travels with copies of a request."""
 
+REQUEST_ID_KEY = request_id.REQUEST_ID_KEY
+
 Write = Callable[[bytes], object]
 StartResponse = Callable[..., Write]
 Headers = list[tuple[str, str]]
 
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
-_UNQUOTABLE = re.compile(r"[^ !#-\[\]-~]")
+_new = object.__new__
 
 
 class Exchange(CurrentRequest):
@@ -56,96 +60,84 @@ class Exchange(CurrentRequest):
         "_begun",
         "_captured",
         "_context",
-        "_finished",
         "_method",
+        "_place",
         "_recorded",
-        "_route",
         "_scheme",
         "_start_response",
+        "finished",
         "in_request",
         "rendering",
         "running",
+        "tracer",
     )
 
-    def __init__(
-        self,
-        environ: dict[str, Any],
-        identity: str,
-        span: Span,
-        clocks: tuple[int, int],
-        *,
-        start_response: StartResponse,
-        captured: CapturedHeaders | None,
-        method: str,
-        scheme: str,
-    ) -> None:
-        started, self._begun = clocks
-        self._route: tuple[str, str] | None = None
-        super().__init__(environ, identity, span, started)
-        self._method = method
-        self._scheme = scheme
-        self._finished = False
-        self._recorded: BaseException | None = None
-        self._captured = captured
-        self._start_response = start_response
-        self.in_request = False
-        self.rendering = False
-        self.running = False
+    finished: bool
+    in_request: bool
+    rendering: bool
+    running: bool
+    tracer: Any
+    """Whose spans the request's own are."""
+
+    _base: Context
+    _begun: int
+    _captured: CapturedHeaders | None
+    _context: Context | None
+    """It refers to this object: a cycle, until the end."""
+    _method: str
+    _place: Place | None
+    """Of the route, from the start of the answer on."""
+    _recorded: BaseException | None
+    _scheme: str
+    _start_response: StartResponse
 
     # -- what others read ---------------------------------------------------------------------------------------
 
     @property
     def route_name(self) -> str | None:
         """Of the matched route; known from the match on, and nothing has to be told."""
-        route = self._route or route_of(self.request)
-        return route[0] if route else None
+        return (self._place or place_of(self.request)).name
 
     @route_name.setter
     def route_name(self, value: str | None) -> None:
         if value is not None:
-            self._route = (value, self.route_pattern or "")
+            self._place = Place(value, self.route_pattern or "")
 
     @property
     def route_pattern(self) -> str | None:
         """Of the matched route, with its leading slash."""
-        route = self._route or route_of(self.request)
-        return route[1] if route else None
+        return (self._place or place_of(self.request)).pattern
 
     @route_pattern.setter
     def route_pattern(self, value: str | None) -> None:
         if value is not None:
-            self._route = (self.route_name or "", value)
+            self._place = Place(self.route_name or "", value)
 
     # -- the context ----------------------------------------------------------------------------------------------
 
-    def _attach(self, context: Context, base: Context) -> None:
-        self._context: Context | None = context  # refers to this object: a cycle, until the end
-        self._base = base
-        otel_context.attach(context)
-
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Take our context from this thread, if it is there: another thread's is taken by that thread."""
-        if otel_context.get_current().get(KEY) is self:
-            otel_context.attach(self._base)
+        if current().get(KEY) is self:
+            attach(self._base)
 
     def resume(self) -> Context | None:
         """Application code is called again (a step of the body). Returns what to give to `pause`."""
-        current = otel_context.get_current()
-        if current.get(KEY) is self:
+        now = current()
+        if now.get(KEY) is self:
             self.running = True
             return None
         context = self._context
         if context is None:
             return None
         self.running = True
-        otel_context.attach(context)
-        return current
+        attach(context)
+        return now
 
     def pause(self, previous: Context | None) -> None:
         """The step is over: the thread gets back what it had."""
         self.running = False
         if previous is not None:
-            otel_context.attach(previous)
+            attach(previous)
 
     # -- the answer -----------------------------------------------------------------------------------------------
 
@@ -153,7 +145,27 @@ class Exchange(CurrentRequest):
         """The application's start_response: adds our headers and passes on to the server's."""
         before = self.status
         try:
-            headers = self._answer(status, headers)
+            try:
+                self.status = int(status[:3])
+            except ValueError:  # what the server makes of such a status is not known
+                self.status = None
+            for name, _ in headers:
+                if len(name) == 12 and name.lower() == "x-request-id":
+                    sent = headers.copy()  # the application may give the same list with every response
+                    break
+            else:
+                sent = [*headers, ("X-Request-ID", self.request_id)]
+            # Server-Timing: route;desc=NAME, route;dur=MS, render;dur=MS: whole milliseconds up to now
+            place = self._place
+            if place is None:
+                place = self._place = place_of(self.request)
+            timing = f"{place.timing}{(perf_counter_ns() - self._begun + 500_000) // 1_000_000}"
+            if self.render_ns >= 0:
+                timing += f", render;dur={(self.render_ns + 500_000) // 1_000_000}"
+            sent.append(("Server-Timing", timing))
+            if self._captured:
+                self.span.set_attributes(self._captured.of_response(headers))
+            headers = sent
         except Exception:
             guard.failed("pyramid.start_response")
         if exc_info is None:
@@ -164,40 +176,19 @@ class Exchange(CurrentRequest):
             self.status = before  # the headers are out already: the client has seen the first status
             raise
 
-    def _answer(self, status: str, headers: Headers) -> Headers:
-        try:
-            self.status = int(status[:3])
-        except ValueError:  # what the server makes of such a status is not known
-            self.status = None
-        sent = list(headers)  # the application may give the same list with every response
-        for name, _ in headers:
-            if len(name) == 12 and name.lower() == "x-request-id":
-                break
-        else:
-            sent.append(("X-Request-ID", self.request_id))
-        sent.append(("Server-Timing", self._server_timing()))
-        if self._captured:
-            self.span.set_attributes(self._captured.of_response(headers))
-        return sent
-
-    def _server_timing(self) -> str:
-        """``route;desc=NAME, route;dur=MS, render;dur=MS``: whole milliseconds up to now."""
-        milliseconds = (perf_counter_ns() - self._begun + 500_000) // 1_000_000
-        text = f"route;dur={milliseconds}"
-        if name := self.route_name:
-            text = f"route;desc={_token(name)}, {text}"
-        if self.render_ns >= 0:
-            text += f", render;dur={(self.render_ns + 500_000) // 1_000_000}"
-        return text
-
     def answered(self) -> None:
         """The application has returned its body."""
         self.running = False
         self.in_request = True
+        request = self.request
+        if request is None:
+            return
         try:
-            handled = getattr(self.request, "exception", None)
+            handled = request.exception
             if handled is not None:
                 self._record(handled)
+        except AttributeError:  # a request that is not Pyramid's
+            pass
         except Exception:
             guard.failed("pyramid.answered")
 
@@ -220,7 +211,7 @@ class Exchange(CurrentRequest):
 
     def _record(self, error: BaseException) -> None:
         """Leave an event on the span, once; not for an HTTPException below 500: that is an answer."""
-        if self._finished or error is self._recorded or (isinstance(error, HTTPException) and error.status_int < 500):
+        if self.finished or error is self._recorded or (isinstance(error, HTTPException) and error.status_int < 500):
             return
         self._recorded = error
         self.span.record_exception(error, _without_secret(self.environ, error))
@@ -229,35 +220,51 @@ class Exchange(CurrentRequest):
 
     def finish(self) -> None:
         """End the span, measure, leave. Only the first call does anything."""
-        if self._finished:
+        if self.finished:
             return
-        self._finished = True
+        self.finished = True
         self.running = False
         try:
             self._end(perf_counter_ns() - self._begun)
         except Exception:
             guard.failed("pyramid.finish")
         finally:
-            self._leave()
+            now = current()
+            if now is self._context or now.get(KEY) is self:
+                attach(self._base)
             self._context = None
             self._recorded = self.error = None  # whose traceback refers to frames that refer to this object
 
     def _end(self, elapsed: int) -> None:
-        status = self.status = 500 if self.status is None else self.status
-        route = self._route = self._route or route_of(self.request)
-        name, pattern = route or (None, None)
-        span = self.span
-        error = self._error_type(status)
+        status = self.status
+        if status is None:
+            status = self.status = 500
+        place = self._place
+        if place is None:
+            place = self._place = place_of(self.request)
+        error = None
+        if self._recorded is not None or status >= 500:
+            error = self._error_type(status)
+        key = (self._method, status, self._scheme, error)
+        ending = place.endings.get(key) or place.ending(key)
+        span: Any = self.span
         try:
-            if span.is_recording():
-                _describe(span, self._method, status, route, error)
+            if span.__class__ is LeanSpan and error is None and span._own.__class__ is Arrival:
+                span._own.end = ending.attributes
+                if ending.name is not None and span._end_time is None:
+                    span._name = ending.name
+            elif span.is_recording():
+                _describe(span, ending, error)
         finally:
-            seconds = elapsed / 1e9
-            timer = telemetry.get().sink.timer
-            timer(names.route, self._method, name, pattern, status, self._scheme, error).observe(seconds, span)
+            sink = telemetry.get().sink
+            bound = ending.bound
+            if bound[0] is not sink:
+                bound = ending.timers(sink)
+            started = self.started
+            bound[1].observe_ns(elapsed, span, started)
             if self.render_ns >= 0:
-                timer(names.render, self._method, name, pattern, status).observe(self.render_ns / 1e9, span)
-            span.end()
+                (bound[2] or ending.render_timer(sink)).observe_ns(self.render_ns, span, started)
+            span.end(started + elapsed)
 
     def _error_type(self, status: int) -> str | None:
         """``error.type``: the exception behind a server error or a broken body, else the status itself."""
@@ -267,7 +274,7 @@ class Exchange(CurrentRequest):
         return str(status) if status >= 500 else None
 
 
-def begin(
+def begin(  # noqa: PLR0912, PLR0915 - for each request: one more call costs as much as ten of its lines
     environ: dict[str, Any],
     start_response: StartResponse,
     captured: CapturedHeaders | None = None,
@@ -277,63 +284,79 @@ def begin(
     None where an application that is being traced calls this one: then this is a part of that request. What an
     earlier request left on the thread (its body was never closed) is ended first, and never a parent.
     """
-    clocks = time_ns(), perf_counter_ns()
-    base = otel_context.get_current()
-    if base:
-        left = base.get(KEY)
-        while left.__class__ is Exchange:
-            assert isinstance(left, Exchange)
-            if left.running:
-                return None
-            left.finish()
-            left._leave()
-            base = otel_context.get_current()
-            left = base.get(KEY)
+    started, begun = time_ns(), perf_counter_ns()
+    base = current()
+    if base and KEY in base:
+        if _is_served(base):
+            return None
+        base = current()
     process = telemetry.get()
-    if not process.started and process.held:
+    if process.sink.__class__ is UnstartedSink and process.held:
         process.release()
-    parent = request_id.remote_context(environ, process.settings.trace_context)
+    parent = request_id.NOBODY
+    if not request_id.brings_nothing(environ):
+        parent = request_id.remote_context(environ, process.settings.trace_context)
     method = wsgi_attributes.known_method(environ["REQUEST_METHOD"])
-    attributes = wsgi_attributes.attributes(environ, method)
-    if captured:
-        attributes.update(captured.of_request(environ))
-    span = process.tracer(TRACER).start_span(
-        "HTTP" if method == wsgi_attributes.OTHER else method,
-        parent,
-        SpanKind.SERVER,
-        attributes,
-        start_time=clocks[0],
-    )
-    identity = parent.get(request_id.REQUEST_ID_KEY)
+    tracer: Any = process.tracer(TRACER)
+    name = "HTTP" if method == wsgi_attributes.OTHER else method
+    attributes: Any
+    if tracer.__class__ is not LeanTracer or captured:
+        attributes = wsgi_attributes.attributes(environ, method)
+        if captured:
+            attributes.update(captured.of_request(environ))
+        span = tracer.start_span(name, parent, SpanKind.SERVER, attributes, (), started)
+    elif parent:
+        attributes = Arrival(environ, method)
+        span = tracer.start_span(name, parent, SpanKind.SERVER, attributes, (), started)
+    else:
+        attributes = Arrival(environ, method)
+        span = tracer.start_root(name, SpanKind.SERVER, attributes, started)
+    identity = parent.get(REQUEST_ID_KEY) if parent else None
     if not isinstance(identity, str):
-        identity = request_id.from_trace_id(span.get_span_context().trace_id or getrandbits(128))
-        span.set_attribute(request_id.ATTRIBUTE, identity)
-    exchange = Exchange(
-        environ,
-        identity,
-        span,
-        clocks,
-        start_response=start_response,
-        captured=captured,
-        method=method,
-        scheme=attributes["url.scheme"],
-    )
+        if span.__class__ is LeanSpan and span._own is attributes:
+            above = span._above
+            trace_id = above if above.__class__ is int else span._context[0]
+            span._request_id = identity = request_id.from_trace_id(trace_id)
+        else:
+            identity = request_id.from_trace_id(span.get_span_context().trace_id or getrandbits(128))
+            span.set_attribute(request_id.ATTRIBUTE, identity)
     environ[ENVIRON_ID] = identity
-    values: dict[str, object] = dict(parent)
-    values[SPAN_KEY] = span
-    values[KEY] = exchange
-    values[request_id.REQUEST_ID_KEY] = identity
-    exchange._attach(Context(values), base)
+    exchange: Exchange = _new(Exchange)
+    exchange.environ = environ
+    exchange.request_id = identity
+    exchange.span = span
+    exchange.tracer = tracer
+    exchange.started = started
+    exchange.request = exchange.status = exchange.error = None
+    exchange.render_ns = -1
+    exchange._begun = begun
+    exchange._place = exchange._recorded = None
+    exchange._method = method
+    exchange._scheme = environ.get("wsgi.url_scheme", "http")
+    exchange._captured = captured
+    exchange._start_response = start_response
+    exchange.finished = exchange.in_request = exchange.rendering = exchange.running = False
+    exchange._base = base
+    values: dict[str, Any]
+    if parent:
+        values = {**parent, SPAN_KEY: span, KEY: exchange, REQUEST_ID_KEY: identity}
+    else:
+        values = {SPAN_KEY: span, KEY: exchange, REQUEST_ID_KEY: identity}
+    context = exchange._context = Context(values)
+    attach(context)
     return exchange
 
 
-def route_of(request: Any) -> tuple[str, str] | None:
-    """Name and pattern (with its leading slash, as ``http.route`` has it) of the route a request has matched."""
-    route = getattr(request, "matched_route", None)
-    if route is None:
-        return None
-    pattern = route.pattern
-    return route.name, pattern if pattern[:1] == "/" else f"/{pattern}"
+def _is_served(base: Context) -> bool:
+    """Whether a request is being served in that context, the current one; those that are not any more are ended."""
+    left = base.get(KEY)
+    while isinstance(left, Exchange):
+        if left.running:
+            return True
+        left.finish()
+        left.leave()
+        left = current().get(KEY)
+    return False
 
 
 def error_type(error: BaseException) -> str:
@@ -344,17 +367,12 @@ def error_type(error: BaseException) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _describe(span: Span, method: str, status: int, route: tuple[str, str] | None, error: str | None) -> None:
-    found: dict[str, Any] = {"http.response.status_code": status}
-    if route is not None:
-        name, pattern = route
-        found["http.route"] = pattern
-        found["pyramid.route.name"] = name
-        span.update_name(f"{'HTTP' if method == wsgi_attributes.OTHER else method} {pattern}")
+def _describe(span: Span, ending: Ending, error: str | None) -> None:
+    if ending.name is not None:
+        span.update_name(ending.name)
     if error is not None:
-        found["error.type"] = error
         span.set_status(Status(StatusCode.ERROR))
-    span.set_attributes(found)
+    span.set_attributes(ending.attributes)
 
 
 def _without_secret(environ: Mapping[str, Any], error: BaseException) -> dict[str, str] | None:
@@ -367,8 +385,3 @@ def _without_secret(environ: Mapping[str, Any], error: BaseException) -> dict[st
     if masked == text:
         return None
     return {"exception.message": masking.mask(str(error)), "exception.stacktrace": masked}
-
-
-def _token(name: str) -> str:
-    """A Server-Timing description: as it is where the header's grammar allows it, else quoted."""
-    return name if _TOKEN.match(name) else f'"{_UNQUOTABLE.sub("_", name)}"'

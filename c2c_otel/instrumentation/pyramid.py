@@ -14,7 +14,6 @@ from typing import Any
 import pyramid.config
 import pyramid.request
 import pyramid.router
-from opentelemetry import context as otel_context
 from opentelemetry.instrumentation.pyramid import PyramidInstrumentor as ContribPyramidInstrumentor
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 from opentelemetry.util.http import get_excluded_urls
@@ -22,6 +21,7 @@ from pyramid.httpexceptions import HTTPException
 from pyramid.threadlocal import RequestContext
 
 from c2c_otel import admin, application, auth, client_info, request_id, telemetry
+from c2c_otel._sdk_private import attach, current
 from c2c_otel.current_request import KEY
 from c2c_otel.instrumentation import exchange as exchanges
 from c2c_otel.instrumentation import pyramid_render, wsgi_attributes, wsgi_body
@@ -45,30 +45,32 @@ _some_application = False
 """Whether some application was instrumented by its configuration: then what all share stays."""
 
 
+_Router = pyramid.router.Router
+
+
 class _SpannedRouter(pyramid.router.Router):  # type: ignore[misc]  # Pyramid has no types
     """Tells the exchange which request is handled, and gives subrequests their spans."""
 
     def invoke_request(self, request: Any, _use_tweens: bool = True) -> Any:
-        exchange = otel_context.get_current().get(KEY)
+        exchange: Any = current().get(KEY)
         if exchange.__class__ is not Exchange:
-            return super().invoke_request(request, _use_tweens)
-        assert isinstance(exchange, Exchange)
+            return _Router.invoke_request(self, request, _use_tweens)
         if exchange.in_request:
             return self._invoke_subrequest(request, _use_tweens)
         exchange.request = request
         exchange.in_request = True
         try:
-            return super().invoke_request(request, _use_tweens)
+            return _Router.invoke_request(self, request, _use_tweens)
         finally:
             exchange.in_request = False
 
     def _invoke_subrequest(self, request: Any, use_tweens: bool) -> Any:
         """A subrequest, or a request to an application that this one calls: a child span, no measurement."""
-        previous = otel_context.get_current()
+        previous = current()
         span = None
         try:
             span = _subrequest_span(request, previous)
-            otel_context.attach(set_span_in_context(span, previous))
+            attach(set_span_in_context(span, previous))
         except Exception:
             guard.failed("pyramid.subrequest")
         status, error = 500, None
@@ -82,7 +84,7 @@ class _SpannedRouter(pyramid.router.Router):  # type: ignore[misc]  # Pyramid ha
                 status = raised.status_int
             raise
         finally:
-            otel_context.attach(previous)
+            attach(previous)
             if span is not None:
                 _end_subrequest(span, request, status, error)
 
@@ -158,16 +160,16 @@ class TracedRouter(_SpannedRouter):
     def request_context(self, environ: Environ) -> Any:
         """As the Router's, with the classes of requests kept."""
         extensions = self.request_extensions
-        if (
-            extensions is None
-            or not self._c2c_traced
+        if extensions is not None and (
+            not self._c2c_traced
             or pyramid.router.apply_request_extensions is not pyramid.request.apply_request_extensions
         ):
             return super().request_context(environ)
         request = self.request_factory(environ)
         request.registry = self.registry
         request.invoke_subrequest = self.invoke_subrequest
-        self._c2c_classes.apply(request, extensions)
+        if extensions is not None:
+            self._c2c_classes.apply(request, extensions)
         return RequestContext(request)
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -185,7 +187,11 @@ class TracedRouter(_SpannedRouter):
             return self._c2c_answer(environ, start_response)
         try:
             exchange.running = True  # from here on it ends, whatever a signal handler raises wherever we are
-            body = self._c2c_answer(environ, exchange.start_response)
+            admin = self._c2c_admin
+            if profiler_switch.active is None and (admin is None or environ.get("PATH_INFO") not in admin.paths):
+                body: Iterable[bytes] = _Router.__call__(self, environ, exchange.start_response)
+            else:
+                body = self._c2c_answer(environ, exchange.start_response)
             exchange.answered()
             return wsgi_body.wrap(body, exchange)
         except BaseException as error:
@@ -200,7 +206,7 @@ class TracedRouter(_SpannedRouter):
         recorder = profiler_switch.active
         if recorder is not None:
             return recorder.answer(super().__call__, environ, start_response)
-        answer: Iterable[bytes] = super().__call__(environ, start_response)
+        answer: Iterable[bytes] = _Router.__call__(self, environ, start_response)
         return answer
 
 

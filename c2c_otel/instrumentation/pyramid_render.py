@@ -10,14 +10,15 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Any
 
-from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, Status, StatusCode
+from opentelemetry.context import Context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from pyramid.renderers import RendererHelper
 
-from c2c_otel import telemetry
+from c2c_otel._sdk_private import SPAN_KEY, attach, current
 from c2c_otel.current_request import KEY
-from c2c_otel.instrumentation.exchange import TRACER, Exchange, error_type
-from c2c_otel.tracing import attach_span
+from c2c_otel.instrumentation.exchange import Exchange, error_type
+from c2c_otel.pending import Given
+from c2c_otel.tracing import Tracer as LeanTracer
 from c2c_otel_exporters import guard
 
 __all__ = ["patch", "unpatch"]
@@ -41,60 +42,84 @@ def unpatch() -> None:
 def _timed(original: Render) -> Render:
     @functools.wraps(original)
     def render(self: Any, value: Any, system_values: Any, request: Any = None) -> Any:
-        context = otel_context.get_current()
-        exchange = context.get(KEY)
+        context = current()
+        exchange: Any = context.get(KEY)
         if exchange.__class__ is not Exchange:
             return original(self, value, system_values, request)
+        # What a renderer renders itself is a part of it, and not counted twice.
+        outermost = not exchange.rendering
         try:
-            rendering = _Rendering(exchange, context, self.name or self.type)
+            given = _given.get(self.name or self.type) or _make_given(self.name or self.type)
+            tracer = exchange.tracer
+            if tracer.__class__ is LeanTracer:
+                span = tracer.start_child(given.title, context, SpanKind.INTERNAL, given)
+            else:
+                span = tracer.start_span(given.title, context, SpanKind.INTERNAL, given)
+            exchange.rendering = True
+            now = Context(context)
+            _set_item(now, SPAN_KEY, span)
+            attach(now)
         except Exception:
             guard.failed("pyramid.render")
             return original(self, value, system_values, request)
+        started = perf_counter_ns()
         try:
             result = original(self, value, system_values, request)
         except BaseException as error:
-            rendering.done(error)
+            _done(exchange, outermost, perf_counter_ns() - started, context, span, error)
             raise
-        rendering.done(None)
+        # as _done does
+        elapsed = perf_counter_ns() - started
+        try:
+            attach(context)
+            if outermost:
+                exchange.rendering = False
+                before = exchange.render_ns
+                exchange.render_ns = elapsed if before < 0 else before + elapsed
+            span.end()
+        except Exception:
+            guard.failed("pyramid.rendered")
         return result
 
     render._c2c_original = original  # type: ignore[attr-defined]  # how patch and unpatch know it
     return render
 
 
-class _Rendering:
-    """One call of a renderer. What a renderer renders itself is a part of it, and not counted twice."""
+class _Given(Given):
+    """What a span of that renderer begins with, and its name."""
 
-    __slots__ = ("_exchange", "_outermost", "_previous", "_span", "_started")
+    __slots__ = ("title",)
 
-    def __init__(self, exchange: Exchange, context: otel_context.Context, name: str) -> None:
-        span = telemetry.get().tracer(TRACER).start_span(f"render {name}", context)
-        span.set_attribute("pyramid.renderer.name", name)
-        self._exchange = exchange
-        self._previous = context
-        self._span: Span = span
-        self._outermost = not exchange.rendering
-        exchange.rendering = True
-        attach_span(span, context)
-        self._started = perf_counter_ns()
+    title: str
 
-    def done(self, error: BaseException | None) -> None:
-        elapsed = perf_counter_ns() - self._started
+
+_MOST = 1000
+_given: dict[str, _Given] = {}
+_set_item = dict.__setitem__
+
+
+def _make_given(name: str) -> _Given:
+    given = _Given({"pyramid.renderer.name": name})
+    given.title = f"render {name}"
+    if len(_given) < _MOST:
+        _given[name] = given
+    return given
+
+
+def _done(
+    exchange: Exchange, outermost: bool, elapsed: int, context: Context, span: Span, error: BaseException
+) -> None:
+    try:
+        attach(context)
+        if outermost:
+            exchange.rendering = False
+            exchange.render_ns = elapsed + max(exchange.render_ns, 0)
         try:
-            otel_context.attach(self._previous)
-            exchange = self._exchange
-            if self._outermost:
-                exchange.rendering = False
-                exchange.render_ns = elapsed + max(exchange.render_ns, 0)
-            try:
-                if error is not None and isinstance(error, Exception):
-                    self._failed(error)
-            finally:
-                self._span.end()
-        except Exception:
-            guard.failed("pyramid.rendered")
-
-    def _failed(self, error: Exception) -> None:
-        self._span.set_attribute("error.type", error_type(error))
-        self._span.set_status(Status(StatusCode.ERROR))
-        self._span.record_exception(error)
+            if isinstance(error, Exception):
+                span.set_attribute("error.type", error_type(error))
+                span.set_status(Status(StatusCode.ERROR))
+                span.record_exception(error)
+        finally:
+            span.end()
+    except Exception:
+        guard.failed("pyramid.rendered")

@@ -13,7 +13,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Token
-from time import perf_counter
+from time import perf_counter, perf_counter_ns
 from typing import Any, NamedTuple
 
 import redis
@@ -23,11 +23,14 @@ import redis.cluster
 from opentelemetry import context as otel_context
 from opentelemetry.context.context import Context
 from opentelemetry.instrumentation.redis import RedisInstrumentor as _Contrib
-from opentelemetry.trace import Span, SpanKind, TracerProvider
+from opentelemetry.trace import Span, SpanKind, Tracer, TracerProvider
 from wrapt import wrap_function_wrapper
 
 from c2c_otel import telemetry
+from c2c_otel._sdk_private import current
 from c2c_otel.instrumentation import client
+from c2c_otel.instrumentation.client import ALSO_SUPPRESSED, SUPPRESSED
+from c2c_otel.pending import Given
 from c2c_otel.tracing import attach_span, detach
 from c2c_otel_exporters import guard, names
 
@@ -64,17 +67,25 @@ class RedisInstrumentor(_Contrib):
     single client, as contrib's. ``C2C_TRACK_REDIS`` off: the wrappers pass everything through."""
 
     _instance = None  # contrib keeps its singleton on the class, where a subclass would find it
+    _patches: client.Patches | None = None
 
     def _instrument(self, **kwargs: Any) -> None:
         calls = Calls(**kwargs)
+        self._patches = calls.patches
         for owner, name in _COMMANDS:
-            wrap_function_wrapper(owner, name, calls.command)
+            calls.patches.replace(owner, name, calls.commands)
         for owner in _PIPELINES:
             wrap_function_wrapper(owner, "execute", calls.pipeline)
         for owner, name in _ASYNC_COMMANDS:
             wrap_function_wrapper(owner, name, calls.async_command)
         for owner in _ASYNC_PIPELINES:
             wrap_function_wrapper(owner, "execute", calls.async_pipeline)
+
+    def _uninstrument(self, **kwargs: Any) -> None:
+        if self._patches is not None:
+            self._patches.undo()
+            self._patches = None
+        super()._uninstrument(**kwargs)
 
     @staticmethod
     def instrument_client(
@@ -105,10 +116,13 @@ class RedisInstrumentor(_Contrib):
 
 
 class _Target(NamedTuple):
+    """``sites``: of this server, by the command as it was given and the number of its arguments."""
+
     namespace: str | None
     host: str | None
     port: int | None
     attributes: dict[str, Any]
+    sites: dict[tuple[Any, int], client.Site]
 
 
 class _Call:
@@ -138,8 +152,48 @@ class Calls:
         self._tracers = client.tracers(SCOPE, tracer_provider)
         self._request_hook = request_hook if callable(request_hook) else None
         self._response_hook = response_hook if callable(response_hook) else None
+        self.patches = client.Patches()
 
     # -- around the library's methods -------------------------------------------------------------------------
+
+    def commands(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """What stands for ``execute_command(*args, **options)``; the first of ``args`` is the command."""
+        if self._request_hook is not None or self._response_hook is not None:
+            return self._with_hooks(original)
+        patches, tracers = self.patches, self._tracked
+
+        def execute_command(instance: Any, *args: Any, **options: Any) -> Any:
+            now = current()
+            if not patches.active or ((SUPPRESSED in now or ALSO_SUPPRESSED in now) and client.is_suppressed(now)):
+                return original(instance, *args, **options)
+            try:
+                target = _target(instance)
+                site = target.sites.get((args[0], len(args))) or _site(target, args)
+                span = client.begin(site, tracers, now)
+            except Exception:
+                guard.failed("redis.begin")
+                span = None
+            if span is None:
+                return original(instance, *args, **options)
+            started = perf_counter_ns()
+            try:
+                response = original(instance, *args, **options)
+            except BaseException as error:
+                client.fail(site, span, perf_counter_ns() - started, now, error, _failed)
+                raise
+            client.finish(site, span, perf_counter_ns() - started, now)
+            return response
+
+        return execute_command
+
+    def _tracked(self) -> Tracer | None:
+        return self._tracers() if telemetry.get().settings.track_redis else None
+
+    def _with_hooks(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def execute_command(instance: Any, *args: Any, **options: Any) -> Any:
+            return self.command(original.__get__(instance), instance, args, options)
+
+        return execute_command
 
     def command(self, func: Callable[..., Any], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Around ``execute_command(*args, **options)``; the first of ``args`` is the command."""
@@ -291,11 +345,25 @@ class Calls:
             guard.failed("redis.finish")
 
 
-def _failed(span: Span, error: BaseException) -> None:
-    client.failed(span, error)
+def _failed(span: Span, error: BaseException) -> str:
+    kind = client.failed(span, error)
     prefix, _, _ = str(error).partition(" ")
     if isinstance(error, redis.ResponseError) and prefix.isascii() and prefix.isupper():
         span.set_attribute("db.response.status_code", prefix)  # the conventions: WRONGTYPE, ERR, ...
+    return kind
+
+
+def _site(target: _Target, args: Sequence[Any]) -> client.Site:
+    command = _command(args)
+    attributes = target.attributes | {"db.operation.name": command, "db.query.text": _text(command, len(args) - 1)}
+
+    def series(error: str | None) -> tuple[Any, ...]:
+        return (names.redis, command, error is None, target.namespace, target.host, target.port, error)
+
+    site = client.Site(command, Given(attributes), series)
+    if len(target.sites) < client.MOST_SITES:
+        target.sites[args[0], len(args)] = site
+    return site
 
 
 def _command(args: Sequence[Any]) -> str:
@@ -388,7 +456,7 @@ def _make(namespace: str | None, host: str | None, port: int | None) -> _Target:
         attributes["server.address"] = host
     if port is not None:
         attributes["server.port"] = port
-    return _Target(namespace, host, port, attributes)
+    return _Target(namespace, host, port, attributes, {})
 
 
 _UNKNOWN = _make(None, None, None)

@@ -15,16 +15,16 @@ import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar, Token
-from time import perf_counter
-from typing import Any
+from contextvars import ContextVar
+from time import perf_counter_ns, time_ns
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from opentelemetry import context as otel_context
 from opentelemetry import propagate
-from opentelemetry.context.context import Context
+from opentelemetry.context import _SUPPRESS_HTTP_INSTRUMENTATION_KEY as _SUPPRESS_HTTP
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.requests import RequestsInstrumentor as _Contrib
-from opentelemetry.instrumentation.utils import unwrap
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.http import (
     ExcludeList,
@@ -34,17 +34,22 @@ from opentelemetry.util.http import (
     parse_excluded_urls,
 )
 from requests.adapters import HTTPAdapter
-from requests.models import PreparedRequest, Response
+from requests.models import REDIRECT_STATI, PreparedRequest, Response
 from requests.sessions import Session
 from requests.structures import CaseInsensitiveDict
-from wrapt import wrap_function_wrapper
 
-from c2c_otel import request_id, telemetry
+from c2c_otel import outbound, request_id, telemetry
+from c2c_otel._sdk_private import SPAN_KEY, attach, current
 from c2c_otel.instrumentation import client, requests_timeout
 from c2c_otel.instrumentation.client_headers import CapturedHeaders
 from c2c_otel.instrumentation.wsgi_attributes import OTHER, known_method, redacted_query
-from c2c_otel.tracing import attach_span, detach
+from c2c_otel.pending import Given
+from c2c_otel.tracing import Span as LeanSpan
+from c2c_otel.tracing import Tracer as LeanTracer
 from c2c_otel_exporters import guard, names
+
+if TYPE_CHECKING:
+    from c2c_otel_exporters.sink import SinkLike, Timer
 
 __all__ = ["RequestsInstrumentor"]
 
@@ -55,6 +60,8 @@ _HOP = otel_context.create_key("c2c-otel-requests-hop")
 
 _resend: ContextVar[int] = ContextVar("c2c_otel_requests_resend", default=0)
 """How many redirects led to the request that is sent."""
+
+_set_item = dict.__setitem__
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OURS = "_c2c_otel_request_id"
@@ -73,12 +80,10 @@ class RequestsInstrumentor(_Contrib):
     def _instrument(self, **kwargs: Any) -> None:
         self._hops = hops = Hops(**kwargs)
         hops.wrap(HTTPAdapter)
-        wrap_function_wrapper(Session, "get_adapter", hops.get_adapter)
-        wrap_function_wrapper(Session, "resolve_redirects", _resolve_redirects)
+        hops.patches.replace(Session, "get_adapter", hops.get_adapter)
+        hops.patches.replace(Session, "resolve_redirects", _resolve_redirects)
 
     def _uninstrument(self, **kwargs: Any) -> None:
-        unwrap(Session, "get_adapter")
-        unwrap(Session, "resolve_redirects")
         if self._hops is not None:
             self._hops.unwrap()
             self._hops = None
@@ -111,18 +116,52 @@ def _quiet_adapter(session: Session, url: str) -> Any:
     return _Quiet(type(session).get_adapter(session, url))
 
 
+class _Answers:
+    """How hops to one server with one method end: ``error.type`` and timer, for each status."""
+
+    __slots__ = ("_bound", "_key")
+
+    def __init__(self, scheme: str, host: str, port: int | None, method: str) -> None:
+        self._key = (scheme, host, port, method)
+        self._bound: tuple[Any, dict[int, Timer]] = (None, {})
+
+    def timer(self, sink: SinkLike, status: int) -> Timer:
+        """``status``: 0 where the adapter's answer had none."""
+        bound = self._bound
+        if bound[0] is not sink:
+            bound = self._bound = (sink, {})
+        timer = bound[1].get(status)
+        if timer is None:
+            error = None if 0 < status < 400 else str(status or None)
+            timer = bound[1][status] = sink.timer(names.request, *self._key, status, error)
+        return timer
+
+
+class _Kind:
+    """Requests that are the same: what their spans begin with, and what those of each answer end with."""
+
+    __slots__ = ("answers", "given", "key", "title", "with_status")
+
+    def __init__(self, title: str, given: Given, key: tuple[str, str, int | None, str], answers: _Answers) -> None:
+        self.title = title
+        self.given = given
+        self.key = key
+        """Scheme, host, port and method, as they are measured."""
+        self.answers = answers
+        self.with_status: dict[tuple[int, Any], Given] = {}
+
+
 class _Hop:
-    """One request on its way through an adapter. Its span is current until the headers are there."""
+    """One request on its way through an adapter. Its span is current until the headers are there; ``before``: what
+    was current before."""
 
-    __slots__ = ("host", "method", "port", "scheme", "span", "started", "token")
+    __slots__ = ("before", "kind", "span", "started")
 
-    host: str
-    method: str
-    port: int | None
-    scheme: str
-    span: Span
-    started: float
-    token: Token[Context]
+    def __init__(self, kind: _Kind, span: Any, before: Context) -> None:
+        self.kind = kind
+        self.span = span
+        self.before = before
+        self.started = 0
 
 
 class Hops:
@@ -145,21 +184,25 @@ class Hops:
         self._headers = CapturedHeaders()
         self._lock = threading.Lock()
         self._wrapped: weakref.WeakSet[type] = weakref.WeakSet()
-        self._active = True
+        self._kinds: dict[Any, _Kind] = {}
+        self._answers: dict[Any, _Answers] = {}
+        self.patches = client.Patches()
 
     # -- which classes are wrapped ----------------------------------------------------------------------------
 
-    def get_adapter(
-        self, func: Callable[..., Any], session: Session, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Around ``Session.get_adapter(url)``: the one place that sees every adapter before it is used."""
-        adapter = func(*args, **kwargs)
-        try:
-            if getattr(type(adapter).send, "c2c_otel_hops", None) is not self:
-                self.wrap(type(adapter))
-        except Exception:
-            guard.failed("requests.adapter")
-        return adapter
+    def get_adapter(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """What stands for ``Session.get_adapter(url)``: the one place that sees every adapter before it is used."""
+
+        def get_adapter(session: Session, *args: Any, **kwargs: Any) -> Any:
+            adapter = original(session, *args, **kwargs)
+            try:
+                if self.patches.active and getattr(type(adapter).send, "c2c_otel_hops", None) is not self:
+                    self.wrap(type(adapter))
+            except Exception:
+                guard.failed("requests.adapter")
+            return adapter
+
+        return get_adapter
 
     def wrap(self, adapter_class: type) -> None:
         """Wrap ``send`` in the class of the MRO that defines it. A library for tests may have put its own there for
@@ -177,9 +220,11 @@ class Hops:
             self._wrapped.add(owner)
 
     def _wrapper(self, original: Callable[..., Any], reaches_network: bool) -> Callable[..., Any]:
+        patches = self.patches
+
         @functools.wraps(original)
         def send(adapter: Any, request: PreparedRequest, *args: Any, **kwargs: Any) -> Any:
-            if not self._active:
+            if not patches.active:
                 return original(adapter, request, *args, **kwargs)
             if reaches_network:
                 args, kwargs = requests_timeout.apply(request, args, kwargs)
@@ -199,7 +244,7 @@ class Hops:
 
     def unwrap(self) -> None:
         """Put the original methods back; where somebody has wrapped ours, ours only passes through."""
-        self._active = False
+        self.patches.undo()
         for owner in list(self._wrapped):
             send = owner.__dict__.get("send")
             if getattr(send, "c2c_otel_hops", None) is self:
@@ -209,111 +254,163 @@ class Hops:
     # -- a hop ------------------------------------------------------------------------------------------------
 
     def _begin(self, request: PreparedRequest) -> _Hop | None:
-        current = otel_context.get_current()
-        outer: Any = current.get(_HOP)
-        if outer is not None:
-            if outer is request or (outer.url == request.url and outer.method == request.method):
-                return None  # an adapter that passes on to another: the same hop
-        elif client.is_suppressed_http(current):
+        now = current()
+        outer: Any = now.get(_HOP)
+        if outer is not None and (outer is request or (outer.url == request.url and outer.method == request.method)):
+            return None  # an adapter that passes on to another: the same hop
+        if outer is None and client.is_suppressed_http(now):
             return None
         try:
             url = request.url or ""
             if self._excluded and self._excluded.url_disabled(url):
                 return None
-            hop = _Hop()
-            attributes = self._attributes(hop, request, url)
-            name = "HTTP" if hop.method == OTHER else hop.method
-            hop.span = self._tracers().start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+            kind = self._kind(request, url)
+            given = kind.given
+            resend = _resend.get()
+            if resend or self._headers:
+                given = self._more(given, request, resend)
+            tracer: Any = self._tracers()
+            if tracer.__class__ is LeanTracer:
+                span = tracer.start_child(kind.title, now, SpanKind.CLIENT, given)
+            else:
+                span = tracer.start_span(kind.title, now, SpanKind.CLIENT, given)
         except Exception:
             guard.failed("requests.begin")
             return None
-        inside = otel_context.set_value(_HOP, request, client.suppressing_http(current))
-        hop.token = attach_span(hop.span, inside)
+        hop = _Hop(kind, span, now)
+        inside = Context(now)
+        _set_item(inside, SPAN_KEY, span)
+        _set_item(inside, _HOP, request)
+        _set_item(inside, _SUPPRESS_HTTP, True)  # lower layers (urllib3) make no span of their own
+        attach(inside)
         try:
             if self._request_hook is not None:
-                client.call_hook(self._request_hook, hop.span, request)
-            _inject(request)
+                client.call_hook(self._request_hook, span, request)
+            _inject(request, span, inside)
         except Exception:
             guard.failed("requests.inject")
-        hop.started = perf_counter()
+        hop.started = perf_counter_ns()
         return hop
 
-    def _attributes(self, hop: _Hop, request: PreparedRequest, url: str) -> dict[str, Any]:
-        method = (request.method or "").strip()
-        hop.method = known_method(method)
-        redacted, hop.scheme, hop.host, hop.port = _parsed(url)
-        found: dict[str, Any] = {"http.request.method": hop.method, "url.full": redacted}
-        if hop.method == OTHER:
-            found["http.request.method_original"] = method
-        if hop.host:
-            found["server.address"] = hop.host
-        if hop.port is not None:
-            found["server.port"] = hop.port
-        if resend := _resend.get():
-            found["http.request.resend_count"] = resend
-        if request.headers:
-            agent = normalize_user_agent(request.headers.get("User-Agent"))
-            if agent:
-                found["user_agent.original"] = agent
-                if kind := _synthetic(agent):
-                    found["user_agent.synthetic.type"] = kind
-            if self._headers:
-                found.update(self._headers.of_request(request.headers))
-        return found
+    def _kind(self, request: PreparedRequest, url: str) -> _Kind:
+        headers = request.headers
+        agent = headers.get("User-Agent") if headers else None
+        method = request.method
+        known = self._kinds.get((method, url, agent))
+        if known is None:
+            known = self._new_kind((method or "").strip(), url, agent)
+            if len(self._kinds) >= _MOST:
+                self._kinds.clear()
+            self._kinds[method, url, agent] = known
+        return known
+
+    def _new_kind(self, given_method: str, url: str, agent: Any) -> _Kind:
+        method = known_method(given_method)
+        redacted, scheme, host, port = _parsed(url)
+        found: dict[str, Any] = {"http.request.method": method, "url.full": redacted}
+        if method == OTHER:
+            found["http.request.method_original"] = given_method
+        if host:
+            found["server.address"] = host
+        if port is not None:
+            found["server.port"] = port
+        if agent := normalize_user_agent(agent):
+            found["user_agent.original"] = agent
+            if synthetic := _synthetic(agent):
+                found["user_agent.synthetic.type"] = synthetic
+        key = (scheme, host, port, method)
+        answers = self._answers.get(key)
+        if answers is None:
+            answers = _Answers(*key)
+            if len(self._answers) < _MOST:
+                self._answers[key] = answers
+        return _Kind("HTTP" if method == OTHER else method, Given(found), key, answers)
+
+    def _more(self, given: Given, request: PreparedRequest, resend: int) -> Any:
+        """What is another in each request."""
+        more: dict[str, Any] = dict(given)
+        if resend:
+            more["http.request.resend_count"] = resend
+        if self._headers and request.headers:
+            more |= self._headers.of_request(request.headers)
+            return more  # with lists, which have to be cleaned
+        return Given(more)
 
     def _finish(self, hop: _Hop, request: PreparedRequest, response: Any) -> None:
-        seconds = perf_counter() - hop.started
+        elapsed = perf_counter_ns() - hop.started
+        span: Any = hop.span
         try:
             try:
-                status = self._answered(hop.span, response)
+                status = getattr(response, "status_code", None)  # an adapter may answer what it likes
+                if not isinstance(status, int):
+                    status = None
+                elif (
+                    span.__class__ is LeanSpan
+                    and span._own is hop.kind.given
+                    and 100 <= status < 400
+                    and not self._headers
+                ):
+                    span._own = _with_status(hop.kind, status, getattr(getattr(response, "raw", None), "version", None))
+                else:
+                    self._answered(span, response, status)
                 if self._response_hook is not None and isinstance(response, Response):
-                    client.call_hook(self._response_hook, hop.span, request, response)
+                    client.call_hook(self._response_hook, span, request, response)
             finally:
-                detach(hop.token)
-            self._measure(hop, seconds, status or 0, None if status and status < 400 else str(status))
+                attach(hop.before)
+            started: Any = span._start_time if span.__class__ is LeanSpan else time_ns() - elapsed
+            sink = telemetry.get().sink
+            hop.kind.answers.timer(sink, status or 0).observe_ns(elapsed, span, started)
+            span.end(started + elapsed)
         except Exception:
             guard.failed("requests.finish")
 
     def _fail(self, hop: _Hop, request: PreparedRequest, error: BaseException) -> None:
-        seconds = perf_counter() - hop.started
+        elapsed = perf_counter_ns() - hop.started
         try:
             try:
                 response = getattr(error, "response", None)
                 if isinstance(response, Response):
-                    self._answered(hop.span, response)
+                    self._answered(hop.span, response, response.status_code)
                     if self._response_hook is not None:
                         client.call_hook(self._response_hook, hop.span, request, response)
             finally:
-                detach(hop.token)
+                attach(hop.before)
             kind = client.failed(hop.span, error)
-            self._measure(hop, seconds, names.STATUS_EXCEPTION, kind)
+            key = hop.kind.key
+            timer = telemetry.get().sink.timer(names.request, *key, names.STATUS_EXCEPTION, kind)
+            timer.observe(elapsed / 1e9, hop.span)
+            hop.span.end()
         except Exception:
             guard.failed("requests.fail")
 
-    def _answered(self, span: Span, response: Any) -> int | None:
-        """Gives the status; None where it is none (an adapter may answer what it likes)."""
-        status = getattr(response, "status_code", None)
-        if not isinstance(status, int):
-            return None
-        if span.is_recording():
-            span.set_attribute("http.response.status_code", status)
-            version = getattr(getattr(response, "raw", None), "version", None)
-            if version in _VERSIONS:
-                span.set_attribute("network.protocol.version", _VERSIONS[version])
-            if self._headers and (headers := getattr(response, "headers", None)):
-                span.set_attributes(self._headers.of_response(headers))
-            if not 100 <= status < 400:
-                span.set_attribute("error.type", str(status))
-                span.set_status(Status(StatusCode.ERROR))
-        return status
+    def _answered(self, span: Span, response: Any, status: int) -> None:
+        if not span.is_recording():
+            return
+        span.set_attribute("http.response.status_code", status)
+        version = getattr(getattr(response, "raw", None), "version", None)
+        if version in _VERSIONS:
+            span.set_attribute("network.protocol.version", _VERSIONS[version])
+        if self._headers and (headers := getattr(response, "headers", None)):
+            span.set_attributes(self._headers.of_response(headers))
+        if not 100 <= status < 400:
+            span.set_attribute("error.type", str(status))
+            span.set_status(Status(StatusCode.ERROR))
 
-    @staticmethod
-    def _measure(hop: _Hop, seconds: float, status: int, error: str | None) -> None:
-        telemetry.get().sink.timer(names.request, hop.scheme, hop.host, hop.port, hop.method, status, error).observe(
-            seconds, hop.span
-        )
-        hop.span.end()
 
+def _with_status(kind: _Kind, status: int, version: Any) -> Given:
+    known = kind.with_status.get((status, version))
+    if known is None:
+        known = Given(kind.given | {"http.response.status_code": status})
+        if version in _VERSIONS:
+            known["network.protocol.version"] = _VERSIONS[version]
+        if len(kind.with_status) < _MOST_STATUS:
+            kind.with_status[status, version] = known
+    return known
+
+
+_MOST = 1000
+"""Requests that are told apart and remembered, with each method, URL and user agent."""
+_MOST_STATUS = 8
 
 _VERSIONS = {9: "0.9", 10: "1.0", 11: "1.1", 20: "2", 30: "3"}
 """urllib3's numbers for the versions of HTTP."""
@@ -338,27 +435,48 @@ def _parsed(url: str) -> tuple[str, str, str, int | None]:
     return redacted, scheme, parts.hostname or "", port if port is not None else _DEFAULT_PORTS.get(scheme)
 
 
-def _inject(request: PreparedRequest) -> None:
+def _inject(request: PreparedRequest, span: Any, inside: Context) -> None:
     """Trace and request id as headers; an id that the caller has put there stays. A prepared request that is sent
     once more gets the id of the request that is then being served, not what it was given the first time."""
-    headers = request.headers
+    headers: Any = request.headers
     if headers is None:
         headers = request.headers = CaseInsensitiveDict()
-    for name, value in request.__dict__.get(_OURS, ()):
-        if headers.get(name) == value:
-            del headers[name]
-    custom = telemetry.get().settings.request_id_header
-    names_of_id = (request_id.HEADER,) if custom is None else (request_id.HEADER, custom)
-    absent = [name for name in names_of_id if name not in headers]
+    own = request.__dict__.get(_OURS)
+    if own:
+        for name, value in own:
+            if headers.get(name) == value:
+                del headers[name]
+    if span.__class__ is LeanSpan and headers.__class__ is CaseInsensitiveDict and outbound.is_usual(inside):
+        store: dict[str, tuple[str, object]] = vars(headers)["_store"]  # each of its own methods is one more call
+        made = span._context
+        store["traceparent"] = ("traceparent", outbound.traceparent(made))
+        if made[4]:
+            store["tracestate"] = ("tracestate", made[4].to_header())
+        identity = inside.get(request_id.REQUEST_ID_KEY) or request_id.from_trace_id(made[0])
+        added = []
+        for name in request_id.sent():
+            lower = name.lower()
+            if lower not in store:
+                store[lower] = (name, identity)
+                added.append((name, identity))
+        request.__dict__[_OURS] = added
+        return
+    absent = [name for name in request_id.sent() if name not in headers]
     propagate.inject(headers)
     request.__dict__[_OURS] = [(name, headers[name]) for name in absent if name in headers]
 
 
-def _resolve_redirects(
-    func: Callable[..., Iterator[Any]], _: Session, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Iterator[Any]:
-    """Around ``Session.resolve_redirects``, a generator that sends one request for each item."""
-    responses = func(*args, **kwargs)
+def _resolve_redirects(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """What stands for ``Session.resolve_redirects``, a generator that sends one request for each item."""
+
+    def resolve_redirects(session: Session, response: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        responses = original(session, response, *args, **kwargs)
+        return responses if response.status_code not in REDIRECT_STATI else _counted(responses)
+
+    return resolve_redirects
+
+
+def _counted(responses: Iterator[Any]) -> Iterator[Any]:
     for count in range(1, 1_000_000):
         token = _resend.set(count)
         try:

@@ -11,36 +11,39 @@ Spans carry the stable semantic conventions: https://opentelemetry.io/docs/specs
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from contextvars import Token
-from time import perf_counter
+from time import perf_counter_ns
 from typing import Any
 
 import sqlalchemy
-from opentelemetry import context as otel_context
-from opentelemetry.context.context import Context
+from opentelemetry.context import Context
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor as _Contrib
-from opentelemetry.instrumentation.utils import unwrap
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, Status, StatusCode
 from sqlalchemy.engine import Connection
-from wrapt import wrap_function_wrapper
 
-from c2c_otel import sql_profiler, sql_request_id, telemetry
+from c2c_otel import sql_profiler, sql_request_id
+from c2c_otel._sdk_private import current
 from c2c_otel.instrumentation import client, sql_events
+from c2c_otel.instrumentation.client import ALSO_SUPPRESSED, SUPPRESSED
 from c2c_otel.instrumentation.sql_target import ROUTE, Target, target_of
-from c2c_otel.tracing import attach_span, detach
+from c2c_otel.pending import Given
 from c2c_otel_exporters import guard, names, sql
 
 __all__ = ["SQLAlchemyInstrumentor"]
 
 SCOPE = "c2c_otel.sqlalchemy"
 
+_MOST_REMEMBERED = 10_000
+"""Characters of a statement that is remembered with its server."""
+
 _STATEMENTS = ("_exec_single_context", "_exec_insertmany_context")
-_COMMITS = ("_commit_impl", "_commit_twophase_impl")
-_ENDS = {
-    "_rollback_impl": "ROLLBACK",
-    "_rollback_twophase_impl": "ROLLBACK",
-    "_prepare_twophase_impl": "PREPARE TRANSACTION",
+_ENDS: dict[str, tuple[str, Callable[..., names.Series] | None]] = {
+    "_commit_impl": ("COMMIT", names.sql_commit),
+    "_commit_twophase_impl": ("COMMIT", names.sql_commit),
+    "_rollback_impl": ("ROLLBACK", None),
+    "_rollback_twophase_impl": ("ROLLBACK", None),
+    "_prepare_twophase_impl": ("PREPARE TRANSACTION", None),
 }
+"""Method -> the name of its span, and how it is measured: no measurement is documented but that of commits."""
 
 _Method = Callable[..., Any]
 
@@ -55,11 +58,14 @@ class SQLAlchemyInstrumentor(_Contrib):
     def instrumentation_dependencies(self) -> Collection[str]:
         return ("sqlalchemy >= 2.0",)
 
+    _patches: client.Patches | None = None
+
     def _instrument(self, **kwargs: Any) -> None:
         calls = Calls(client.tracers(SCOPE, kwargs.get("tracer_provider")), sql_events.commenter(**kwargs))
+        self._patches = patches = calls.patches
         if all(hasattr(Connection, name) for name in _STATEMENTS):
             for name in _STATEMENTS:
-                wrap_function_wrapper(Connection, name, calls.statement)
+                patches.replace(Connection, name, calls.statements)
         else:
             guard.warn_once(
                 "sqlalchemy.events",
@@ -68,168 +74,186 @@ class SQLAlchemyInstrumentor(_Contrib):
                 sqlalchemy.__version__,
             )
             sql_events.listen(calls)
-        for name in _COMMITS:
+        for name, (span_name, namer) in _ENDS.items():
             if hasattr(Connection, name):
-                wrap_function_wrapper(Connection, name, calls.commit)
-        for name, span_name in _ENDS.items():
-            if hasattr(Connection, name):
-                wrap_function_wrapper(Connection, name, calls.end(span_name))
+                patches.replace(Connection, name, calls.ends(span_name, namer))
         sql_request_id.install()
 
     def _uninstrument(self, **kwargs: Any) -> None:
         sql_request_id.uninstall()
-        for name in (*_STATEMENTS, *_COMMITS, *_ENDS):
-            unwrap(Connection, name)
+        if self._patches is not None:
+            self._patches.undo()
+            self._patches = None
         sql_events.remove()
 
 
+class Site(client.Site):
+    """A statement on one server. ``statement``: what is known of it; ``target``: the server; ``operation``: SELECT."""
+
+    __slots__ = ("operation", "statement", "target")
+
+    def __init__(self, target: Target, statement: sql.Statement, batch: int) -> None:
+        operation, summary = statement.operation, statement.summary
+        if batch > 1:  # one round trip for several: the conventions set these apart
+            operation, summary = f"BATCH {operation}", f"BATCH {summary}"
+        self.statement, self.target, self.operation = statement, target, operation
+        attributes = target.attributes | {"db.query.text": statement.text}
+        if summary:
+            attributes["db.query.summary"] = summary
+        if operation:
+            attributes["db.operation.name"] = operation
+        if batch > 1:
+            attributes["db.operation.batch.size"] = batch
+
+        def series(error: str | None) -> tuple[Any, ...]:
+            server = target.system, target.namespace, target.host, target.port
+            return (names.sql, *server, statement.query, operation, summary, error)
+
+        super().__init__(summary or operation or target.system, Given(attributes), series)
+
+    @classmethod
+    def of(cls, target: Target, text: str, batch: int) -> Site:
+        """``batch``: how many at once; for 0 and 1 it is a single one."""
+        known: Site | None = target.sites.get((text, batch))
+        if known is None:
+            known = cls(target, sql.describe(text), batch)
+            if len(target.sites) >= client.MOST_SITES:
+                target.sites.clear()
+            if len(text) <= _MOST_REMEMBERED:
+                target.sites[text, batch] = known
+        return known
+
+
 class Call:
-    """One statement on its way: its span is current until `Calls.finish`."""
+    """One statement on its way: its span is current until `Calls.finish`. ``before``: what was current before."""
 
-    __slots__ = ("operation", "span", "started", "statement", "summary", "target", "token")
+    __slots__ = ("before", "site", "span", "started")
 
-    span: Span
-    started: float
-    token: Token[Context]
-
-    def __init__(self, target: Target, statement: sql.Statement, operation: str, summary: str) -> None:
-        self.target = target
-        self.statement = statement
-        self.operation = operation
-        self.summary = summary
+    def __init__(self, site: Site, span: Span, before: Context) -> None:
+        self.site = site
+        self.span = span
+        self.before = before
+        self.started = perf_counter_ns()
 
 
 class Calls:
-    """The wrappers around `Connection`'s methods. Stateless, so safe with any number of threads."""
+    """What stands for `Connection`'s methods. Safe with any number of threads."""
 
     def __init__(self, tracers: client.Tracers, commenter: sql_events.Commenter | None = None) -> None:
-        self._tracers = tracers
+        self.tracers = tracers
         self._commenter = commenter
+        self.patches = client.Patches()
 
     # -- statements -------------------------------------------------------------------------------------------
 
-    def statement(self, func: _Method, connection: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Around ``_exec_single_context(dialect, context, ...)`` and ``_exec_insertmany_context``."""
-        context = args[1] if len(args) > 1 else kwargs["context"]
-        call = self.begin(connection, context)
-        if call is None:
-            return func(*args, **kwargs)
-        try:
-            result = func(*args, **kwargs)
-        except BaseException as error:
-            self.finish(call, error)
-            raise
-        self.finish(call, None, context)
-        return result
+    def statements(self, original: _Method) -> _Method:
+        """What stands for ``_exec_single_context(dialect, context, ...)`` and ``_exec_insertmany_context``."""
+        patches, tracers, commenter = self.patches, self.tracers, self._commenter
+
+        def execute(connection: Any, dialect: Any, context: Any, *args: Any) -> Any:
+            now = current()
+            if not patches.active or ((SUPPRESSED in now or ALSO_SUPPRESSED in now) and client.is_suppressed(now)):
+                return original(connection, dialect, context, *args)
+            try:
+                text = context.statement
+                batch = len(context.parameters) if context.executemany else 0
+                target = target_of(connection)
+                site = target.sites.get((text, batch)) or Site.of(target, text, batch)
+                route = connection.get_execution_options().get(ROUTE)
+                span = client.begin(site, tracers, now, None if route is None else Given(site.given | route))
+            except Exception:
+                guard.failed("sqlalchemy.begin")
+                return original(connection, dialect, context, *args)
+            if commenter is not None:
+                commenter(connection, context, span)
+            started = perf_counter_ns()
+            try:
+                result = original(connection, dialect, context, *args)
+            except BaseException as error:
+                client.fail(site, span, perf_counter_ns() - started, now, error, _failed)
+                raise
+            elapsed = perf_counter_ns() - started
+            if sql_profiler.active is None:
+                client.finish(site, span, elapsed, now)
+            else:
+                client.finish(site, span, elapsed, now, _offer(site, span, context, elapsed))
+            return result
+
+        return execute
 
     def begin(self, connection: Any, context: Any) -> Call | None:
-        """``context``: SQLAlchemy's execution context. None where instrumentation is suppressed."""
-        current = otel_context.get_current()
-        if client.is_suppressed(current):
+        """For who listens to events. ``context``: SQLAlchemy's execution context. None where instrumentation is
+        suppressed."""
+        now = current()
+        if client.is_suppressed(now):
             return None
         try:
-            text = context.statement
-            statement = sql.describe(text)
-            operation, summary = statement.operation, statement.summary
             batch = len(context.parameters) if context.executemany else 0
-            if batch > 1:  # one round trip for several: the conventions set these apart
-                operation, summary = f"BATCH {operation}", f"BATCH {summary}"
-            target = target_of(connection)
-            call = Call(target, statement, operation, summary)
-            attributes = target.attributes.copy()
-            if ROUTE in (options := connection.get_execution_options()):
-                attributes.update(options[ROUTE])
-            attributes["db.query.text"] = statement.text
-            if summary:
-                attributes["db.query.summary"] = summary
-            if operation:
-                attributes["db.operation.name"] = operation
-            if batch > 1:
-                attributes["db.operation.batch.size"] = batch
-            call.span = span = self._tracers().start_span(
-                summary or operation or target.system, kind=SpanKind.CLIENT, attributes=attributes
-            )
-            call.token = attach_span(span, current)
-            call.started = perf_counter()
+            site = Site.of(target_of(connection), context.statement, batch)
+            route = connection.get_execution_options().get(ROUTE)
+            span = client.begin(site, self.tracers, now, None if route is None else Given(site.given | route))
         except Exception:
             guard.failed("sqlalchemy.begin")
             return None
         if self._commenter is not None:
             self._commenter(connection, context, span)
-            call.started = perf_counter()
-        return call
+        return Call(site, span, now)
 
     def finish(self, call: Call, error: BaseException | None, context: Any = None) -> None:
         """The statement has been executed, by this context of SQLAlchemy's, or has failed; both are measured."""
-        seconds = perf_counter() - call.started
-        try:
-            detach(call.token)
-            kind = None if error is None else _failed(call.span, error)
-            target, statement = call.target, call.statement
-            telemetry.get().sink.timer(
-                names.sql,
-                target.system,
-                target.namespace,
-                target.host,
-                target.port,
-                statement.query,
-                call.operation,
-                call.summary,
-                kind,
-            ).observe(seconds, call.span)
-            if sql_profiler.active is None or context is None or not sql_profiler.offer(call, context, seconds):
-                call.span.end()
-        except Exception:
-            guard.failed("sqlalchemy.finish")
+        elapsed = perf_counter_ns() - call.started
+        site, span = call.site, call.span
+        if error is not None:
+            client.fail(site, span, elapsed, call.before, error, _failed)
+        else:
+            keep = _offer(site, span, context, elapsed) if context is not None else None
+            client.finish(site, span, elapsed, call.before, keep)
 
     # -- ends of transactions ---------------------------------------------------------------------------------
 
-    def commit(self, func: _Method, connection: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Around ``_commit_impl()`` and ``_commit_twophase_impl(xid, is_prepared)``."""
-        return self._around("COMMIT", names.sql_commit, connection, lambda: func(*args, **kwargs))
+    def ends(self, name: str, namer: Callable[..., names.Series] | None) -> Callable[[_Method], _Method]:
+        """What stands for the methods that end a transaction: a span called ``name``, measured by ``namer``."""
+        patches, tracers = self.patches, self.tracers
 
-    def end(self, name: str) -> _Method:
-        """Around the other ends of a transaction: a span called ``name``, no measurement (none is documented)."""
+        def make(original: _Method) -> _Method:
+            def end(connection: Any, *args: Any, **kwargs: Any) -> Any:
+                now = current()
+                suppressed = (SUPPRESSED in now or ALSO_SUPPRESSED in now) and client.is_suppressed(now)
+                if suppressed or not patches.active or not _reaches_the_server(connection):
+                    return original(connection, *args, **kwargs)
+                try:
+                    target = target_of(connection)
+                    site = target.sites.get(name) or _end_site(target, name, namer)
+                    route = connection.get_execution_options().get(ROUTE)
+                    span = client.begin(site, tracers, now, None if route is None else Given(site.given | route))
+                except Exception:
+                    guard.failed("sqlalchemy.end.begin")
+                    return original(connection, *args, **kwargs)
+                started = perf_counter_ns()
+                try:
+                    result = original(connection, *args, **kwargs)
+                except BaseException as error:
+                    client.fail(site, span, perf_counter_ns() - started, now, error, _failed)
+                    raise
+                client.finish(site, span, perf_counter_ns() - started, now)
+                return result
 
-        def around(func: _Method, connection: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return self._around(name, None, connection, lambda: func(*args, **kwargs))
+            return end
 
-        return around
+        return make
 
-    def _around(
-        self, name: str, namer: Callable[..., names.Series] | None, connection: Any, run: Callable[[], Any]
-    ) -> Any:
-        current = otel_context.get_current()
-        if client.is_suppressed(current) or not _reaches_the_server(connection):
-            return run()
-        try:
-            target = target_of(connection)
-            attributes = {**target.attributes, "db.operation.name": name, "db.query.summary": name}
-            attributes.update(connection.get_execution_options().get(ROUTE, ()))
-            span = self._tracers().start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
-            token = attach_span(span, current)
-        except Exception:
-            guard.failed("sqlalchemy.end.begin")
-            return run()
-        failure: BaseException | None = None
-        started = perf_counter()
-        try:
-            return run()
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            seconds = perf_counter() - started
-            try:
-                detach(token)
-                kind = None if failure is None else _failed(span, failure)
-                if namer is not None:
-                    telemetry.get().sink.timer(
-                        namer, target.system, target.namespace, target.host, target.port, kind
-                    ).observe(seconds, span)
-                span.end()
-            except Exception:
-                guard.failed("sqlalchemy.end")
+
+def _offer(site: Site, span: Span, context: Any, elapsed: int) -> Callable[[], bool]:
+    return lambda: sql_profiler.active is not None and sql_profiler.offer(site, span, context, elapsed / 1e9)
+
+
+def _end_site(target: Target, name: str, namer: Callable[..., names.Series] | None) -> client.Site:
+    def series(error: str | None) -> tuple[Any, ...]:
+        return (namer, target.system, target.namespace, target.host, target.port, error)
+
+    attributes = target.attributes | {"db.operation.name": name, "db.query.summary": name}
+    site = target.sites[name] = client.Site(name, Given(attributes), None if namer is None else series)
+    return site
 
 
 def _reaches_the_server(connection: Any) -> bool:

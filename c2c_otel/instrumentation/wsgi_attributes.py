@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 from urllib.parse import quote, unquote_plus
 
@@ -20,10 +21,12 @@ from opentelemetry.util.http import (
     normalise_response_header_name,
 )
 
+from c2c_otel.pending import Pending
 from c2c_otel.settings import ConfigurationError
 from c2c_otel_exporters import masking
 
 __all__ = [
+    "Arrival",
     "CapturedHeaders",
     "attributes",
     "is_secret_name",
@@ -45,6 +48,7 @@ _SECRET_NAME = re.compile(
 )
 _SECRET_HEADERS = (".x_api_key", ".x-api-key", ".authorization", ".proxy_authorization", ".proxy-authorization")
 _QUERY_PART = re.compile(r"[^&;]+")
+_NOTHING: Mapping[str, Any] = {}
 
 
 def known_method(method: str) -> str:
@@ -73,6 +77,34 @@ def attributes(environ: Mapping[str, Any], method: str) -> dict[str, Any]:
     if protocol.startswith("HTTP/"):
         found["network.protocol.version"] = protocol[5:]
     return found
+
+
+_READ = (
+    *("REQUEST_METHOD", "SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "SERVER_NAME", "SERVER_PORT", "SERVER_PROTOCOL"),
+    *("REMOTE_ADDR", "HTTP_HOST", "HTTP_USER_AGENT", "wsgi.url_scheme"),
+)
+"""What `attributes` reads of an environ."""
+_values = itemgetter(*_READ)
+
+
+class Arrival(Pending):
+    """A request as it has arrived, whatever the application does to the environ then. `attributes` of it are made when
+    the span is read; ``end`` are those that are known at the end."""
+
+    __slots__ = ("_method", "_values", "end")
+
+    def __init__(self, environ: Mapping[str, Any], method: str) -> None:
+        try:
+            self._values = _values(environ)
+        except KeyError:  # a client that says little, or a server
+            self._values = tuple(map(environ.get, _READ))
+        self._method = method
+        self.end: Mapping[str, Any] = _NOTHING
+
+    def settled(self) -> dict[str, Any]:
+        """See `Pending`."""
+        environ = {name: value for name, value in zip(_READ, self._values, strict=True) if value is not None}
+        return attributes(environ, self._method) | dict(self.end)
 
 
 def url_path(environ: Mapping[str, Any]) -> str:

@@ -19,11 +19,14 @@ __all__ = ["wrap"]
 def wrap(body: Iterable[bytes], exchange: Exchange) -> Iterable[bytes]:
     """The body to give to the server: its ``close()`` finishes the exchange."""
     try:
+        if body.__class__ is list or body.__class__ is tuple:
+            chunks = _Chunks(body)
+            chunks.exchange = exchange
+            chunks.close = exchange.finish
+            return chunks
         wrapper = exchange.environ.get("wsgi.file_wrapper")
         if isinstance(wrapper, type) and isinstance(body, wrapper) and _hook_close(body, exchange):
             return body
-        if body.__class__ is list or body.__class__ is tuple:
-            return _Chunks(body, exchange)
         return _SizedBody(body, exchange) if hasattr(body, "__len__") else _Body(body, exchange)
     except Exception:
         guard.failed("pyramid.body")
@@ -73,20 +76,21 @@ class _Finishing:
             exchange.finish()
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not is_finalizing():  # then modules are empty, and telemetry has ended
+        if not (self._exchange.finished or is_finalizing()):  # then modules are empty, and telemetry has ended
             self._exchange.finish()
 
 
-class _Chunks(_Finishing):
+class _Chunks(list[bytes]):
     """A list or tuple: no code of the application runs while it is sent."""
 
-    __slots__ = ()
+    __slots__ = ("close", "exchange")
 
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
+    close: Callable[[], None]
+    exchange: Exchange
 
-    def __len__(self) -> int:
-        return len(self._body)
+    def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not (self.exchange.finished or is_finalizing()):
+            self.exchange.finish()
 
 
 class _Body(_Finishing):

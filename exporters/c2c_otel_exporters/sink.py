@@ -7,19 +7,23 @@ already; the naming functions run once for each distinct set of arguments.
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_left
 from collections.abc import Callable, Hashable
-from time import time
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from c2c_otel_exporters import guard
 from c2c_otel_exporters.model import Exemplar, Kind
 from c2c_otel_exporters.names import Series, stats_key
-from c2c_otel_exporters.statsd_lines import Line, gauge_line, number, timer_value
+from c2c_otel_exporters.statsd import Sender
+from c2c_otel_exporters.statsd_lines import MAX_PACKET, Line, gauge_line, number, timer_value
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-    from c2c_otel_exporters.statsd import Names, Sender
+    from c2c_otel_exporters.instruments import Histogram
+    from c2c_otel_exporters.statsd import Names
     from c2c_otel_exporters.store import Store
 
 __all__ = ["Counter", "Gauge", "Sink", "SinkLike", "Timer"]
@@ -30,47 +34,112 @@ _Lines = tuple[Line, ...]
 _REMEMBERED = 20_000
 """Distinct measurements that are looked up and not named anew: a bound on memory, far above the series limit."""
 
-_EXEMPLAR_SECONDS = 1.0
-"""A series takes an exemplar at most this often: one trace to look at is enough, and it costs two microseconds."""
+_KNOWN = 32
+"""Durations, in half milliseconds, of which a timer remembers what is done with them."""
+
+_EXEMPLAR_EVERY = 1_000_000_000
+"""Nanoseconds: a series takes an exemplar at most this often: one trace to look at is enough."""
+_AGAIN = 1_000_000
+"""Nanoseconds until the next span is looked at when one was not sampled."""
+
+_ATOMIC = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
+"""Whether ``view[at] += x`` is one step to other threads and to signal handlers. CPython lets go of the GIL, and calls
+handlers, at the beginning of a function, after a call and at a jump backwards: none of these is in there, as to read
+and to write an element of a memoryview or an array calls nothing that is written in Python."""
 
 
 class Timer:
     """One timed thing. Thread-safe."""
 
-    __slots__ = ("_exemplar_due", "_histogram", "_lines", "_send", "_stat")
+    __slots__ = ("_bounds", "_due", "_histogram", "_known", "_lines", "_quick", "_sender", "_stat")
 
-    def __init__(self, histogram: Any, lines: _Lines, send: Callable[[str], None] | None, stat: Any) -> None:
+    def __init__(self, histogram: Histogram, lines: _Lines, sender: Sender | None, stat: Any) -> None:
         self._histogram = histogram
         self._lines = lines
-        self._send = send
+        self._sender = sender
         self._stat = stat
-        self._exemplar_due = 0.0
+        bounds = histogram.metric.buckets
+        self._bounds = [round(bound * 1000) for bound in bounds]
+        whole = all(bound / 1000 == exact for bound, exact in zip(self._bounds, bounds, strict=True))
+        self._quick = _ATOMIC and whole and (sender is None or (sender.__class__ is Sender and self._joined()))
+        """Whether `_find` knows what to do."""
+        self._known: dict[int, tuple[str, int]] = {}
+        """What `_find` has found."""
+        self._due = 0
+        """From when on an exemplar is wanted: ``time.time_ns()``."""
 
     def observe(self, seconds: float, span: Span | None = None) -> None:
         """Record one duration. ``span``: what was timed; its trace becomes the exemplar if it is sampled."""
         try:
-            if self._send is not None:
-                text = timer_value(seconds)
-                for head, tail in self._lines:
-                    self._send(head + text + tail)
-            if span is None:
-                self._histogram.observe(seconds)
-            else:
-                self._histogram.observe(seconds, self._exemplar(seconds, span))
+            sender = self._sender
+            if sender is not None:
+                for entry in self._new(seconds):
+                    sender.send(entry)
+            exemplar = None
+            if span is not None and (now := time_ns()) >= self._due:
+                exemplar = self._exemplar(seconds, span, now)
+            self._histogram.observe(seconds, exemplar)
             if self._stat is not None:
                 self._stat.observe(seconds)
         except Exception:
             guard.failed("sink.timer")
 
-    def _exemplar(self, seconds: float, span: Span) -> Exemplar | None:
-        now = time()
-        if now < self._exemplar_due:
+    def observe_ns(self, nanoseconds: int, span: Span, now: int) -> None:
+        """`observe`, for who has read clocks of nanoseconds: a third of the time. ``now``: by ``time.time_ns()``, of
+        about now. In statsd's milliseconds an exact half is rounded down; one in a million is one."""
+        try:
+            halves = (nanoseconds + 499_999) // 500_000
+            known = self._known.get(halves) or self._find(halves)
+            if known is None or now >= self._due:
+                self.observe(nanoseconds / 1e9, span)
+                self._due = max(self._due, now + _AGAIN)
+                return
+            entry, bucket = known
+            sender = self._sender
+            if sender is not None:  # what Sender.send does
+                queue = sender.queue
+                queue.append(entry)
+                if sender.waiting or len(queue) > sender.max_queue:
+                    sender.attend()
+            # what Histogram.observe does, without its lock: see _ATOMIC
+            view, at, sum_at = self._histogram.place
+            at += bucket
+            view[at] += 1.0
+            view[sum_at] += nanoseconds / 1e9
+            if self._stat is not None:
+                self._stat.observe(nanoseconds / 1e9)
+        except Exception:
+            guard.failed("sink.timer")
+
+    def _find(self, halves: int) -> tuple[str, int] | None:
+        """What is done with durations that are as many half milliseconds, rounded up: those have one bucket, where
+        bounds are whole milliseconds, and one line. None where `observe` is to be used."""
+        if not self._quick:
             return None
+        found = "", bisect_left(self._bounds, (halves + 1) // 2)
+        if self._sender is not None:
+            milliseconds = halves // 2 or 1
+            found = "\n".join([f"{head}{milliseconds}{tail}" for head, tail in self._lines]), found[1]
+        if len(self._known) < _KNOWN:
+            self._known[halves] = found
+        return found
+
+    def _joined(self) -> bool:
+        """Whether all lines are sent as one entry; together they might not fit into one packet."""
+        return len(self._lines) == 1 or sum(len(head) + len(tail) + 20 for head, tail in self._lines) < MAX_PACKET
+
+    def _new(self, seconds: float) -> list[str]:
+        """The entries to be sent."""
+        text = timer_value(seconds)
+        lines = [head + text + tail for head, tail in self._lines]
+        return ["\n".join(lines)] if self._quick else lines
+
+    def _exemplar(self, seconds: float, span: Span, now: int) -> Exemplar | None:
         context = span.get_span_context()
         if not context.trace_flags & 1:
             return None
-        self._exemplar_due = now + _EXEMPLAR_SECONDS
-        return Exemplar(seconds, now, context.trace_id, context.span_id)
+        self._due = now + _EXEMPLAR_EVERY
+        return Exemplar(seconds, now / 1e9, context.trace_id, context.span_id)
 
 
 class Counter:
@@ -78,10 +147,10 @@ class Counter:
 
     __slots__ = ("_lines", "_send", "_stat", "_total")
 
-    def __init__(self, total: Any, lines: _Lines, send: Callable[[str], None] | None, stat: Any) -> None:
+    def __init__(self, total: Any, lines: _Lines, sender: Sender | None, stat: Any) -> None:
         self._total = total
         self._lines = lines
-        self._send = send
+        self._send = sender.send if sender is not None else None
         self._stat = stat
 
     def add(self, increment: float = 1) -> None:
@@ -106,10 +175,10 @@ class Gauge:
 
     __slots__ = ("_lines", "_send", "_stat", "_value")
 
-    def __init__(self, value: Any, lines: _Lines, send: Callable[[str], None] | None, stat: Any) -> None:
+    def __init__(self, value: Any, lines: _Lines, sender: Sender | None, stat: Any) -> None:
         self._value = value
         self._lines = lines
-        self._send = send
+        self._send = sender.send if sender is not None else None
         self._stat = stat
 
     def set(self, value: float) -> None:
@@ -173,11 +242,8 @@ class Sink:
 
     def _make(self, cls: type[_T], suffix: str, known: dict[Hashable, _T], namer: Namer, args: Any) -> _T:
         series = namer(*args)
-        lines: _Lines = ()
-        send = None
-        if self._sender is not None:
-            lines, send = self._names.lines(series, suffix), self._sender.send
-        made = cls(self._stored(series), lines, send, self._stat(cls, series) if self._stats else None)
+        lines = self._names.lines(series, suffix) if self._sender is not None else ()
+        made = cls(self._stored(series), lines, self._sender, self._stat(cls, series) if self._stats else None)
         if len(known) < _REMEMBERED:
             known[namer, args] = made
         return made

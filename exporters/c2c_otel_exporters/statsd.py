@@ -14,7 +14,9 @@ import socket
 import threading
 import time
 import weakref
+from bisect import bisect_right
 from collections import deque
+from itertools import accumulate
 
 from . import guard
 from .statsd_lines import (
@@ -43,17 +45,38 @@ __all__ = [
 ]
 
 
+_AT_ONCE = 64
+"""Entries that are looked at for one packet: as a rule it takes 20 to 40."""
+
+
 def next_packet(queue: deque[str], max_packet: int = MAX_PACKET) -> bytes:
     """Take as many entries from the left as fit into one datagram; empty when there are none.
 
     An entry is never split. One that is too long loses its tags; one that still is, is dropped. Both are counted.
     """
     taken: list[str] = []
+    with contextlib.suppress(IndexError):
+        for _ in range(_AT_ONCE):
+            taken.append(queue.popleft())
+    ends = list(accumulate(map(len, taken)))
+    # where entries end in the text, with a newline before each but the first
+    fit = bisect_right([end + at for at, end in enumerate(ends)], max_packet)
+    text = "\n".join(taken[:fit])
+    if fit and text.isascii():
+        queue.extendleft(reversed(taken[fit:]))
+        return text.encode()
+    queue.extendleft(reversed(taken))
+    return _careful_packet(queue, max_packet)
+
+
+def _careful_packet(queue: deque[str], max_packet: int) -> bytes:
+    """`next_packet` one by one: some are not ASCII, or too long."""
+    taken: list[str] = []
     room = max_packet + 1
     try:
         while True:
             entry = queue.popleft()
-            size = 1 + (len(entry) if entry.isascii() else len(entry.encode("utf-8", "replace")))
+            size = 1 + len(entry.encode("utf-8", "replace"))
             if size > room:
                 if taken:
                     queue.appendleft(entry)
@@ -99,15 +122,15 @@ class Sender:
         self._address = host, port
         self._flush_interval = flush_interval
         self._max_packet = max_packet
-        self._max_queue = max_queue
+        self.max_queue = max_queue
         self._reset()
         _senders.add(self)
 
     def _reset(self) -> None:
         self._target = _Target(*self._address)
-        self._queue: deque[str] = deque()
+        self.queue: deque[str] = deque()
         self._pending = b""  # the packet that could not be sent
-        self._waiting = True  # the next line has to wake the thread, or to start it
+        self.waiting = True  # the next line has to wake the thread, or to start it
         self._closed = False
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -118,20 +141,21 @@ class Sender:
 
     def send(self, line: str) -> None:
         """Queue a line (or several that belong together, with newlines between). Never blocks, never raises."""
-        self._queue.append(line)
-        if self._waiting or len(self._queue) > self._max_queue:
-            self._attend()
+        self.queue.append(line)
+        if self.waiting or len(self.queue) > self.max_queue:
+            self.attend()
 
-    def _attend(self) -> None:
+    def attend(self) -> None:
+        """After a line was queued while the thread was ``waiting``, or there are more than ``max_queue``."""
         if self._closed:
             self._forget("the sender is closed")
             return
-        while len(self._queue) > self._max_queue:
+        while len(self.queue) > self.max_queue:
             with contextlib.suppress(IndexError):
-                self._queue.popleft()
-                guard.dropped("statsd.lines", 1, f"more than {self._max_queue} wait for {self._target}")
-        if self._waiting:
-            self._waiting = False
+                self.queue.popleft()
+                guard.dropped("statsd.lines", 1, f"more than {self.max_queue} wait for {self._target}")
+        if self.waiting:
+            self.waiting = False
             self._start()
             self._wakeup.set()
 
@@ -142,22 +166,22 @@ class Sender:
                 try:
                     thread.start()
                 except RuntimeError:  # the interpreter is ending, or there are too many threads
-                    self._waiting = True
+                    self.waiting = True
                     guard.dropped("statsd.threads", 1, "no thread can be started")
                 else:
                     self._thread = thread
 
     def _forget(self, reason: str) -> None:
-        count = len(self._queue) + (1 + self._pending.count(b"\n") if self._pending else 0)
-        self._queue.clear()
+        count = len(self.queue) + (1 + self._pending.count(b"\n") if self._pending else 0)
+        self.queue.clear()
         self._pending = b""
         if count:
             guard.dropped("statsd.lines", count, reason)
 
     def flush(self, timeout: float = 1.0) -> bool:
         """Send at once what is queued, and wait for it; whether it was sent."""
-        if self._closed or (self._thread is None and not self._queue):
-            return not self._queue
+        if self._closed or (self._thread is None and not self.queue):
+            return not self.queue
         done = threading.Event()
         self._flushes.append(done)
         self._start()
@@ -170,7 +194,7 @@ class Sender:
 
     def close(self, timeout: float = 1.0) -> None:
         """Send the rest, if that is possible in time, and end the thread. Later lines are dropped."""
-        if self._queue and not self._closed:
+        if self.queue and not self._closed:
             self._start()
         with self._lock:
             self._closed, thread = True, self._thread
@@ -180,7 +204,7 @@ class Sender:
             thread.join(timeout)
         if thread is None or thread.is_alive():
             self._forget(f"{self._target} did not take them before the end")
-        self._waiting = True
+        self.waiting = True
 
     def state(self) -> dict[str, object]:
         """How it is doing: lines ``sent`` and ``queued``, whether the server is ``failing``, whether its ``thread``
@@ -189,7 +213,7 @@ class Sender:
         return {
             "address": str(self._target).removeprefix("statsd at "),
             "sent": self._sent,
-            "queued": len(self._queue),
+            "queued": len(self.queue),
             "failing": self._target.suspect,
             "thread": None if thread is None else thread.is_alive(),
         }
@@ -204,10 +228,10 @@ class Sender:
     def _run(self) -> None:
         pause = 0.0  # between two attempts, after a failure
         while not self._closed:
-            self._waiting = True
-            if not (self._queue or self._flushes or pause or self._closed):
+            self.waiting = True
+            if not (self.queue or self._flushes or pause or self._closed):
                 self._wakeup.wait()
-            self._waiting = False
+            self.waiting = False
             self._wakeup.clear()
             self._hurry.wait(pause or self._flush_interval)
             self._hurry.clear()
@@ -226,8 +250,8 @@ class Sender:
     def _drain(self) -> bool:
         """Send what is queued at the beginning, at least; whether the server took it."""
         flushes = list(self._flushes)
-        for sent in range(1, len(self._queue) + 2):
-            self._pending = packet = self._pending or next_packet(self._queue, self._max_packet)
+        for sent in range(1, len(self.queue) + 2):
+            self._pending = packet = self._pending or next_packet(self.queue, self._max_packet)
             if not packet:
                 break
             if not self._target.send(packet):

@@ -76,7 +76,7 @@ def main() -> None:
     }
     loop = cost(parts["the loop"])
     for name, part in parts.items():
-        process.parts.sender._queue.clear()  # type: ignore[union-attr] # it is started
+        process.parts.sender.queue.clear()  # type: ignore[union-attr] # it is started
         print(f"{name:40} {cost(part) - (loop if part is not parts['the loop'] else 0):6.2f}")
     active = processors._active_span_processor
     active._span_processors = ()

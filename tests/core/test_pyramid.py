@@ -384,7 +384,7 @@ def test_our_own_failure_does_not_fail_the_request(fake: FakeTelemetry, monkeypa
         assert get(app, "/hello").body == b"hello"
         monkeypatch.undo()
         kit.install(monkeypatch)
-        monkeypatch.setattr("c2c_otel.instrumentation.exchange._token", lambda name: 1 / 0)
+        monkeypatch.setattr("c2c_otel.instrumentation.endings._token", lambda name: 1 / 0)
         monkeypatch.setattr("c2c_otel.instrumentation.exchange._describe", lambda *a: 1 / 0)
         answer = get(app, "/hello")
         assert (answer.status, answer.body) == (200, b"hello")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ from c2c_otel_exporters.model import Kind
 from c2c_otel_exporters.null_sink import NULL_SINK
 from c2c_otel_exporters.sink import Sink
 from c2c_otel_exporters.statsd import Names
+from c2c_otel_exporters.statsd import Sender as RealSender
 from c2c_otel_exporters.store import Store
 
 
@@ -135,17 +138,89 @@ def test_what_cannot_be_counted_is_not_the_applications_problem(value: Any) -> N
 
 
 def test_an_exemplar_is_a_sampled_trace_and_one_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1_000.0]
-    monkeypatch.setattr(sink, "time", lambda: now[0])
+    now = [1_000_000_000_000]
+    monkeypatch.setattr(sink, "time_ns", lambda: now[0])
     made = Made()
     timer = made.sink.timer(names.timer, ("t",), ())
     timer.observe(0.01, span(1, sampled=False))
     timer.observe(0.01, span(2))
     timer.observe(0.01, span(3))
     assert exemplars(made) == {2}
-    now[0] += 1.5
+    now[0] += 1_500_000_000
     timer.observe(0.01, span(4))
     assert exemplars(made) == {4}
+
+
+def test_nanoseconds_are_measured_as_seconds_are() -> None:
+    """The quick way and the other, into two stores: the same buckets and sums."""
+    one, other = Store(None), Store(None)
+    series = (names.redis, "GET", True, "0", "localhost", 6379, None)
+    quick, plain = (Sink(store, Names("", False, {}), stats=True).timer(*series) for store in (one, other))
+    edges = (999_999, 1_000_000, 1_000_001, 5_000_000, 5_000_001, 10_000_000, 10_499_999, 3_600_000_000_000)
+    for nanoseconds in (*edges, *range(0, 60_000_000, 70_001)):
+        for _ in range(2):  # remembered the second time
+            quick.observe_ns(nanoseconds, span(1, sampled=False), time.time_ns())
+            plain.observe(nanoseconds / 1e9)
+    assert families(one) == families(other)
+
+
+def test_nanoseconds_are_sent_as_seconds_are() -> None:
+    """The same with the real sender: both names of a command in one entry."""
+    queued = []
+    for way in ("observe", "observe_ns"):
+        sender = RealSender("127.0.0.1", 9)
+        sender.waiting = False  # nobody takes them
+        timer = Sink(Store(None), Names("", False, {}), sender).timer(names.redis, "GET", True, "0", "host", 1, None)
+        for milliseconds in (0, 1, 2, 2, 3, 3, 70):
+            if way == "observe":
+                timer.observe(milliseconds / 1000)
+            else:
+                timer.observe_ns(milliseconds * 1_000_000, span(1), time.time_ns())
+        queued.append(list(sender.queue))
+    assert queued[0] == queued[1]
+    assert queued[0][2] == "redis.GET.success:2|ms\nredis.GET:2|ms"
+
+
+def test_nanoseconds_leave_an_exemplar_once_a_second() -> None:
+    made = Made()
+    timer = made.sink.timer(names.timer, ("t",), ())
+    second = 1_000_000_000
+    timer.observe_ns(1_000_000, span(1, sampled=False), 5 * second)
+    now = time.time_ns()
+    timer.observe_ns(1_000_000, span(2), now)
+    timer.observe_ns(1_000_000, span(3), now + second // 2)
+    assert exemplars(made) == {2}
+
+
+def test_threads_lose_no_nanosecond() -> None:
+    """What is written without a lock is written by one thread at a time."""
+    store = Store(None)
+    timer = Sink(store, Names("", False, {})).timer(names.timer, ("t",), ())
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    def observe() -> None:
+        for _ in range(20_000):
+            timer.observe_ns(1_000_000, span(1, sampled=False), 0)
+
+    try:
+        threads = [threading.Thread(target=observe) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    ((sample,),) = (family.series.values() for family in store.families())
+    assert sample.values[:2] == (80_000.0, 0.0)
+    assert sample.values[-1] == pytest.approx(80.0)
+
+
+def families(store: Store) -> list[object]:
+    return [
+        (family.metric, {labels: sample.values for labels, sample in family.series.items()})
+        for family in store.families()
+    ]
 
 
 def exemplars(made: Made) -> set[int]:

@@ -468,7 +468,7 @@ def test_an_idle_thread_does_not_poll(sink: UdpSink, senders: list[Sender]) -> N
     sender.send("a:1|c")
     assert sender.flush(10)
     waits: list[float | None] = []
-    wait_until("the thread to wait", lambda: sender._waiting)
+    wait_until("the thread to wait", lambda: sender.waiting)
     real = sender._hurry.wait
     sender._hurry.wait = lambda timeout=None: (waits.append(timeout), real(timeout))[1]  # type: ignore[method-assign] # a spy
     threading.Event().wait(0.2)  # four intervals
