@@ -36,7 +36,7 @@ def machine() -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--blocks", type=int, default=6, help="of 50 requests, for each peer and scenario in a round")
     parser.add_argument("--callgrind", type=int, default=100, metavar="REQUESTS", help="whose instructions are counted")
     parser.add_argument("--peers", default=",".join(compare.MEASURED))
