@@ -1,12 +1,16 @@
 """``python -m tests.benchmarks.startup``: what a start and a worker cost under gunicorn, bare and with the launcher.
 
 Start: from the command to the first answer, and the CPU time of all its processes until then. Memory: of each worker
-after some requests; private is what the worker has for itself, pss adds its part of what it shares.
+after some requests; private is what the worker has for itself, pss adds its part of what it shares. With OTLP, an
+endpoint is set at which nobody listens: the exporter is imported in each worker, or it is not.
+
+[--rounds N] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import signal
@@ -15,7 +19,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,17 +30,31 @@ from tests.servers.redis_server import Redis
 WORKERS = 2
 REQUESTS = 200
 
+GOAL_SECONDS, GOAL_MIB = 0.5, 20.0
+"""What ours may add: to the first answer, and to a worker."""
+
+OTLP = "ours, OTLP"
+PEERS = ("bare", "ours", OTLP)
+WHAT = ("s to the first answer", "CPU s until then", "private MiB a worker", "pss MiB")
+
+
+def _environment(peer: str) -> str:
+    return peer.partition(",")[0]
+
 
 @contextmanager
 def service(peer: str, redis_port: int, preload: bool) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """gunicorn with that peer, in a process group of its own."""
-    directory = Path(environments.python(peer)).parent
+    directory = Path(environments.python(_environment(peer))).parent
     port = free_port()
-    launcher = [str(directory / "c2c-otel-instrument")] if peer == "ours" else []
+    launcher = [str(directory / "c2c-otel-instrument")] if peer != "bare" else []
     argv = [*launcher, str(directory / "gunicorn"), "-w", str(WORKERS), "--threads", "4", "-b", f"127.0.0.1:{port}"]
     argv += ["--chdir", str(Path(__file__).parent), *(["--preload"] if preload else [])]
     with tempfile.TemporaryDirectory() as runtime:
         environ = {**compare.environment(), "C2C_RUNTIME_DIR": runtime, "STATSD_ADDRESS": "127.0.0.1:9"}
+        environ.pop("OTEL_EXPORTER_OTLP_ENDPOINT", None)
+        if peer == OTLP:
+            environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = "http://127.0.0.1:9"
         process = subprocess.Popen(
             [*argv, f"application:served('{redis_port}')"],
             env=environ,
@@ -75,7 +93,7 @@ def memory(pid: int) -> tuple[float, float]:
 
 def measure(peer: str, redis_port: int, preload: bool) -> tuple[float, float, float, float]:
     """Seconds to the first answer, CPU seconds until then, and of an average worker private and proportional MiB."""
-    environments.python(peer)
+    environments.python(_environment(peer))
     started = time.perf_counter()
     with service(peer, redis_port, preload) as (process, url):
         while True:
@@ -95,26 +113,51 @@ def measure(peer: str, redis_port: int, preload: bool) -> tuple[float, float, fl
     return took, cpu, private, pss
 
 
+def row(name: str, figures: Sequence[float]) -> str:
+    took, cpu, private, pss = figures
+    return f"| {name} | {took:.2f} | {cpu:.2f} | {private:.1f} | {pss:.1f} |"
+
+
+def goals(name: str, added: Sequence[float]) -> dict[str, bool]:
+    """``added``: to the bare application, in the order of WHAT."""
+    return {
+        f"{name}: {added[0]:.2f} s more at the start, at most {GOAL_SECONDS:g}": added[0] <= GOAL_SECONDS,
+        f"{name}: {added[2]:.1f} MiB more a worker, at most {GOAL_MIB:g}": added[2] <= GOAL_MIB,
+    }
+
+
+def added(medians: Mapping[str, Sequence[float]], peer: str) -> list[float]:
+    return [ours - bare for bare, ours in zip(medians["bare"], medians[peer], strict=True)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.startup")
     parser.add_argument("--rounds", type=int, default=7)
-    rounds = parser.parse_args().rounds
-    print("| gunicorn, 2 workers | s to the first answer | CPU s until then | private MiB a worker | pss MiB |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    options = parser.parse_args()
+    figures: dict[str, dict[str, list[tuple[float, ...]]]] = {}
+    judged: dict[str, bool] = {}
+    print(f"| gunicorn, {WORKERS} workers | {' | '.join(WHAT)} |\n| --- |{' ---: |' * len(WHAT)}")
     with Redis() as redis:
         for preload in (False, True):
-            times: dict[str, list[tuple[float, ...]]] = {"bare": [], "ours": []}
-            for _ in range(rounds):
+            suffix = ", --preload" if preload else ""
+            times: dict[str, list[tuple[float, ...]]] = {peer: [] for peer in PEERS}
+            for _ in range(options.rounds):
                 for peer, found in times.items():
                     found.append(measure(peer, redis.port, preload))
+            figures[f"workers{suffix}"] = times
             medians = {
                 peer: [statistics.median(column) for column in zip(*found, strict=True)]
                 for peer, found in times.items()
             }
-            medians["added"] = [ours - bare for bare, ours in zip(medians["bare"], medians["ours"], strict=True)]
-            for peer, (took, cpu, private, pss) in medians.items():
-                name = f"{peer}{', --preload' if preload else ''}"
-                print(f"| {name} | {took:.2f} | {cpu:.2f} | {private:.1f} | {pss:.1f} |", flush=True)
+            for peer, values in medians.items():
+                print(row(f"{peer}{suffix}", values), flush=True)
+            for peer in PEERS[1:]:
+                print(row(f"added by {peer}{suffix}", added(medians, peer)), flush=True)
+                judged |= goals(f"{peer}{suffix}", added(medians, peer))
+    print("\n" + "\n".join(f"- {goal}: {'met' if met else 'NOT MET'}" for goal, met in judged.items()))
+    if options.json is not None:
+        options.json.write_text(json.dumps({"what": WHAT, **figures, "goals": judged}, indent=1))
 
 
 if __name__ == "__main__":
