@@ -257,8 +257,11 @@ class Span(sdk.Span):
             else:
                 parent: SpanContext = above._context
                 made = new_span_context(parent[0], new_span_id(), parent[3], parent[4])
-            # of two threads that come here at once, both get the same
-            self._made = made = vars(self).setdefault("_own_context", made)
+            # No call stands between this look and the assignment: of two threads, both get the same.
+            if self._made is None:
+                self._made = made
+            else:
+                made = self._made
         return made
 
     @property
@@ -286,8 +289,11 @@ class Span(sdk.Span):
             made = own.settled()
             if self._request_id is not None:
                 made[ATTRIBUTE] = self._request_id
-            own = vars(self).setdefault("_settled", made)
-            self._own = own = own if self._end_time is None else MappingProxyType(own)
+            settled = made if self._end_time is None else MappingProxyType(made)
+            # No call stands between this look and the assignment.
+            if self._own is own:
+                self._own = settled
+            own = self._own
         return own
 
     def set_attribute(self, key: str, value: types.AnyValue) -> None:

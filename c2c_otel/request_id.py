@@ -88,7 +88,7 @@ def _environ_key(header: str) -> str:
 class Headers:
     """Which headers bring an id, and which take it along: one object per configuration."""
 
-    __slots__ = ("environ_keys", "received", "sent")
+    __slots__ = ("environ_keys", "received", "sent", "sent_lower")
 
     def __init__(self, header: str | None = None) -> None:
         """`header`: the one more, tried first and also sent. ValueError for what is no header name."""
@@ -96,6 +96,7 @@ class Headers:
             raise ValueError(f"{header!r} is no HTTP header name")
         known = header is None or header.lower() == HEADER.lower()
         self.sent = (HEADER,) if known else (HEADER, cast(str, header))
+        self.sent_lower = tuple((name, name.lower()) for name in self.sent)
         first = () if header is None else (header,)
         others = (name for name in HEADERS if header is None or name.lower() != header.lower())
         self.received = (*first, *others)
@@ -123,9 +124,9 @@ def configure(header: str | None = None) -> None:
     _headers = Headers(header)
 
 
-def sent() -> tuple[str, ...]:
-    """The headers that take the id along."""
-    return _headers.sent
+def sent() -> tuple[tuple[str, str], ...]:
+    """The headers that take the id along, each with its name in lower case."""
+    return _headers.sent_lower
 
 
 def install(header: str | None = None) -> None:

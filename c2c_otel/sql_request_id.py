@@ -14,14 +14,13 @@ It costs one round trip a transaction, and only where ``C2C_SQL_REQUEST_ID`` is 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
 
-from opentelemetry.instrumentation.utils import unwrap
-from wrapt import wrap_function_wrapper
-
 from c2c_otel import current_request, telemetry
+from c2c_otel.patches import Patches
 from c2c_otel_exporters import guard
 
 __all__ = ["install", "literal", "uninstall"]
@@ -36,35 +35,33 @@ _MAX_BYTES = 63
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9 _.,;=/+@-]")
 _Method = Callable[..., Any]
-_installed = False
+
+_patches: Patches | None = None
+_has_named = False
+"""Whether this process has ever given a name to a session."""
 
 
 def install() -> None:
-    """Wrap SQLAlchemy's ``Connection``; the setting is looked at when a transaction begins. Idempotent."""
-    global _installed
-    if _installed:
+    """Replace methods of SQLAlchemy's ``Connection``; the setting is looked at when a transaction begins.
+    Idempotent."""
+    global _patches
+    if _patches is not None:
         return
     from sqlalchemy.engine import Connection
 
-    for name in _BEGINS:
-        if hasattr(Connection, name):
-            wrap_function_wrapper(Connection, name, _after_begin)
-    for name in _ENDS:
-        if hasattr(Connection, name):
-            wrap_function_wrapper(Connection, name, _before_end)
-    _installed = True
+    _patches = Patches()
+    for names, make in ((_BEGINS, _beginning), (_ENDS, _ending)):
+        for name in names:
+            if hasattr(Connection, name):
+                _patches.replace(Connection, name, functools.partial(make, _patches))
 
 
 def uninstall() -> None:
     """Undo `install`."""
-    global _installed
-    if not _installed:
-        return
-    from sqlalchemy.engine import Connection
-
-    for name in (*_BEGINS, *_ENDS):
-        unwrap(Connection, name)
-    _installed = False
+    global _patches
+    if _patches is not None:
+        _patches.undo()
+        _patches = None
 
 
 def literal(request_id: str) -> str:
@@ -82,23 +79,29 @@ def _escape(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if 0x20 <= code < 0x7F else "?"
 
 
-def _after_begin(func: _Method, connection: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    result = func(*args, **kwargs)
-    if connection.dialect.name == "postgresql":
-        try:
-            _begin(connection)
-        except Exception:
-            guard.failed("sql_request_id.begin")
-    return result
+def _beginning(patches: Patches, original: _Method) -> _Method:
+    def begin(connection: Any, *args: Any) -> Any:
+        result = original(connection, *args)
+        if connection.dialect.name == "postgresql" and patches.active:
+            try:
+                _begin(connection)
+            except Exception:
+                guard.failed("sql_request_id.begin")
+        return result
+
+    return begin
 
 
-def _before_end(func: _Method, connection: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if connection.dialect.name == "postgresql":
-        try:
-            _end(connection)
-        except Exception:
-            guard.failed("sql_request_id.end")
-    return func(*args, **kwargs)
+def _ending(patches: Patches, original: _Method) -> _Method:
+    def end(connection: Any, *args: Any) -> Any:
+        if _has_named and patches.active and connection.dialect.name == "postgresql":
+            try:
+                _end(connection)
+            except Exception:
+                guard.failed("sql_request_id.end")
+        return original(connection, *args)
+
+    return end
 
 
 def _begin(connection: Any) -> None:
@@ -112,7 +115,8 @@ def _begin(connection: Any) -> None:
         return
     name = literal(request.request_id)
     if connection._is_autocommit_isolation():
-        proxy.info[_NAMED] = True
+        global _has_named
+        _has_named = proxy.info[_NAMED] = True
         _execute(connection, f"SET application_name = {name}")
     else:
         _execute(connection, f"SET LOCAL application_name = {name}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Callable
 from time import time_ns
@@ -30,7 +29,6 @@ __all__ = [
     "ALSO_SUPPRESSED",
     "MOST_SITES",
     "SUPPRESSED",
-    "Patches",
     "Site",
     "Tracers",
     "begin",
@@ -138,30 +136,6 @@ def fail(
         span.end()
     except Exception:
         guard.failed("instrumentation.fail")
-
-
-class Patches:
-    """Methods of a library that are replaced, and put back. ``active``: False after `undo`, for replacements that
-    somebody else has wrapped and that so stay; they are to pass everything through."""
-
-    def __init__(self) -> None:
-        self.active = True
-        self._done: list[tuple[Any, str, Any]] = []
-
-    def replace(self, owner: Any, name: str, make: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
-        """Put ``make(original)`` in its place. An attribute that the owner only inherits is put on the owner."""
-        original = getattr(owner, name)
-        replacement = functools.wraps(original)(make(original))
-        setattr(owner, name, replacement)
-        self._done.append((owner, name, replacement))
-
-    def undo(self) -> None:
-        """Put back what was there, where ours still is."""
-        self.active = False
-        for owner, name, replacement in reversed(self._done):
-            if vars(owner).get(name) is replacement:
-                setattr(owner, name, replacement.__wrapped__)
-        self._done.clear()
 
 
 def is_suppressed(context: Context) -> bool:

@@ -14,6 +14,7 @@ from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import Context
+from opentelemetry.instrumentation.propagators import Setter, get_global_response_propagator
 from opentelemetry.trace import SpanKind, Status, StatusCode
 from pyramid.httpexceptions import HTTPException
 
@@ -49,6 +50,16 @@ StartResponse = Callable[..., Write]
 Headers = list[tuple[str, str]]
 
 _new = object.__new__
+
+
+class _Setter(Setter):
+    """For a response propagator: one more header."""
+
+    def set(self, carrier: Headers, key: str, value: str) -> None:
+        carrier.append((key, value))
+
+
+_setter: Any = _Setter()
 
 
 class Exchange(CurrentRequest):
@@ -163,6 +174,9 @@ class Exchange(CurrentRequest):
             if self.render_ns >= 0:
                 timing += f", render;dur={(self.render_ns + 500_000) // 1_000_000}"
             sent.append(("Server-Timing", timing))
+            propagator = get_global_response_propagator()  # type: ignore[no-untyped-call] # OpenTelemetry gives it no types
+            if propagator is not None:
+                propagator.inject(sent, setter=_setter)
             if self._captured:
                 self.span.set_attributes(self._captured.of_response(headers))
             headers = sent
@@ -254,7 +268,7 @@ class Exchange(CurrentRequest):
                 if ending.name is not None and span._end_time is None:
                     span._name = ending.name
             elif span.is_recording():
-                _describe(span, ending, error)
+                _describe(span, ending, None if error is None else self._failure())
         finally:
             sink = telemetry.get().sink
             bound = ending.bound
@@ -265,6 +279,17 @@ class Exchange(CurrentRequest):
             if self.render_ns >= 0:
                 (bound[2] or ending.render_timer(sink)).observe_ns(self.render_ns, span, started)
             span.end(started + elapsed)
+
+    def _failure(self) -> Status:
+        """Of the span: what the application has raised, in its words, as in contrib's spans."""
+        error = self._recorded
+        if error is None:
+            return Status(StatusCode.ERROR)
+        try:
+            masked = _without_secret(self.environ, error)
+            return Status(StatusCode.ERROR, str(error) if masked is None else masked["exception.message"])
+        except Exception:  # of one that has no words
+            return Status(StatusCode.ERROR)
 
     def _error_type(self, status: int) -> str | None:
         """``error.type``: the exception behind a server error or a broken body, else the status itself."""
@@ -367,11 +392,11 @@ def error_type(error: BaseException) -> str:
     return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _describe(span: Span, ending: Ending, error: str | None) -> None:
+def _describe(span: Span, ending: Ending, failure: Status | None) -> None:
     if ending.name is not None:
         span.update_name(ending.name)
-    if error is not None:
-        span.set_status(Status(StatusCode.ERROR))
+    if failure is not None:
+        span.set_status(failure)
     span.set_attributes(ending.attributes)
 
 

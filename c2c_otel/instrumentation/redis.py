@@ -30,6 +30,7 @@ from c2c_otel import telemetry
 from c2c_otel._sdk_private import current
 from c2c_otel.instrumentation import client
 from c2c_otel.instrumentation.client import ALSO_SUPPRESSED, SUPPRESSED
+from c2c_otel.patches import Patches
 from c2c_otel.pending import Given
 from c2c_otel.tracing import attach_span, detach
 from c2c_otel_exporters import guard, names
@@ -67,7 +68,7 @@ class RedisInstrumentor(_Contrib):
     single client, as contrib's. ``C2C_TRACK_REDIS`` off: the wrappers pass everything through."""
 
     _instance = None  # contrib keeps its singleton on the class, where a subclass would find it
-    _patches: client.Patches | None = None
+    _patches: Patches | None = None
 
     def _instrument(self, **kwargs: Any) -> None:
         calls = Calls(**kwargs)
@@ -152,7 +153,7 @@ class Calls:
         self._tracers = client.tracers(SCOPE, tracer_provider)
         self._request_hook = request_hook if callable(request_hook) else None
         self._response_hook = response_hook if callable(response_hook) else None
-        self.patches = client.Patches()
+        self.patches = Patches()
 
     # -- around the library's methods -------------------------------------------------------------------------
 

@@ -27,7 +27,6 @@ from opentelemetry.context import Context
 from opentelemetry.instrumentation.requests import RequestsInstrumentor as _Contrib
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.util.http import (
-    ExcludeList,
     detect_synthetic_user_agent,
     get_excluded_urls,
     normalize_user_agent,
@@ -41,8 +40,10 @@ from requests.structures import CaseInsensitiveDict
 from c2c_otel import outbound, request_id, telemetry
 from c2c_otel._sdk_private import SPAN_KEY, attach, current
 from c2c_otel.instrumentation import client, requests_timeout
+from c2c_otel.instrumentation.client import ALSO_SUPPRESSED, SUPPRESSED
 from c2c_otel.instrumentation.client_headers import CapturedHeaders
 from c2c_otel.instrumentation.wsgi_attributes import OTHER, known_method, redacted_query
+from c2c_otel.patches import Patches
 from c2c_otel.pending import Given
 from c2c_otel.tracing import Span as LeanSpan
 from c2c_otel.tracing import Tracer as LeanTracer
@@ -62,6 +63,7 @@ _resend: ContextVar[int] = ContextVar("c2c_otel_requests_resend", default=0)
 """How many redirects led to the request that is sent."""
 
 _set_item = dict.__setitem__
+_NOTHING = ("", None)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OURS = "_c2c_otel_request_id"
@@ -178,15 +180,16 @@ class Hops:
         self._tracers = client.tracers(SCOPE, tracer_provider)
         self._request_hook = request_hook if callable(request_hook) else None
         self._response_hook = response_hook if callable(response_hook) else None
-        self._excluded: ExcludeList = (
-            get_excluded_urls("REQUESTS") if excluded_urls is None else parse_excluded_urls(excluded_urls)
-        )
-        self._headers = CapturedHeaders()
+        excluded = get_excluded_urls("REQUESTS") if excluded_urls is None else parse_excluded_urls(excluded_urls)
+        self._is_excluded = excluded.url_disabled if getattr(excluded, "_excluded_urls", True) else None
+        self._headers = CapturedHeaders() or None
+        self._bound: tuple[Any, Any] = (None, None)
+        """The sink, and the tracer for as long as it is that sink."""
         self._lock = threading.Lock()
         self._wrapped: weakref.WeakSet[type] = weakref.WeakSet()
         self._kinds: dict[Any, _Kind] = {}
         self._answers: dict[Any, _Answers] = {}
-        self.patches = client.Patches()
+        self.patches = Patches()
 
     # -- which classes are wrapped ----------------------------------------------------------------------------
 
@@ -258,18 +261,23 @@ class Hops:
         outer: Any = now.get(_HOP)
         if outer is not None and (outer is request or (outer.url == request.url and outer.method == request.method)):
             return None  # an adapter that passes on to another: the same hop
-        if outer is None and client.is_suppressed_http(now):
+        asked = _SUPPRESS_HTTP in now or SUPPRESSED in now or ALSO_SUPPRESSED in now
+        if asked and outer is None and client.is_suppressed_http(now):
             return None
         try:
             url = request.url or ""
-            if self._excluded and self._excluded.url_disabled(url):
+            if self._is_excluded is not None and self._is_excluded(url):
                 return None
             kind = self._kind(request, url)
             given = kind.given
             resend = _resend.get()
-            if resend or self._headers:
+            if resend or self._headers is not None:
                 given = self._more(given, request, resend)
-            tracer: Any = self._tracers()
+            sink = telemetry.get().sink
+            bound = self._bound
+            if bound[0] is not sink:
+                bound = self._bound = (sink, self._tracers())
+            tracer = bound[1]
             if tracer.__class__ is LeanTracer:
                 span = tracer.start_child(kind.title, now, SpanKind.CLIENT, given)
             else:
@@ -294,7 +302,11 @@ class Hops:
 
     def _kind(self, request: PreparedRequest, url: str) -> _Kind:
         headers = request.headers
-        agent = headers.get("User-Agent") if headers else None
+        agent: Any = None
+        if headers.__class__ is CaseInsensitiveDict:
+            agent = vars(headers)["_store"].get("user-agent", _NOTHING)[1]  # its own method is three calls more
+        elif headers:
+            agent = headers.get("User-Agent")
         method = request.method
         known = self._kinds.get((method, url, agent))
         if known is None:
@@ -331,7 +343,7 @@ class Hops:
         more: dict[str, Any] = dict(given)
         if resend:
             more["http.request.resend_count"] = resend
-        if self._headers and request.headers:
+        if self._headers is not None and request.headers:
             more |= self._headers.of_request(request.headers)
             return more  # with lists, which have to be cleaned
         return Given(more)
@@ -348,7 +360,7 @@ class Hops:
                     span.__class__ is LeanSpan
                     and span._own is hop.kind.given
                     and 100 <= status < 400
-                    and not self._headers
+                    and self._headers is None
                 ):
                     span._own = _with_status(hop.kind, status, getattr(getattr(response, "raw", None), "version", None))
                 else:
@@ -390,7 +402,7 @@ class Hops:
         version = getattr(getattr(response, "raw", None), "version", None)
         if version in _VERSIONS:
             span.set_attribute("network.protocol.version", _VERSIONS[version])
-        if self._headers and (headers := getattr(response, "headers", None)):
+        if self._headers is not None and (headers := getattr(response, "headers", None)):
             span.set_attributes(self._headers.of_response(headers))
         if not 100 <= status < 400:
             span.set_attribute("error.type", str(status))
@@ -454,14 +466,13 @@ def _inject(request: PreparedRequest, span: Any, inside: Context) -> None:
             store["tracestate"] = ("tracestate", made[4].to_header())
         identity = inside.get(request_id.REQUEST_ID_KEY) or request_id.from_trace_id(made[0])
         added = []
-        for name in request_id.sent():
-            lower = name.lower()
+        for name, lower in request_id.sent():
             if lower not in store:
                 store[lower] = (name, identity)
                 added.append((name, identity))
         request.__dict__[_OURS] = added
         return
-    absent = [name for name in request_id.sent() if name not in headers]
+    absent = [name for name, _ in request_id.sent() if name not in headers]
     propagate.inject(headers)
     request.__dict__[_OURS] = [(name, headers[name]) for name in absent if name in headers]
 

@@ -25,6 +25,7 @@ from c2c_otel._sdk_private import current
 from c2c_otel.instrumentation import client, sql_events
 from c2c_otel.instrumentation.client import ALSO_SUPPRESSED, SUPPRESSED
 from c2c_otel.instrumentation.sql_target import ROUTE, Target, target_of
+from c2c_otel.patches import Patches
 from c2c_otel.pending import Given
 from c2c_otel_exporters import guard, names, sql
 
@@ -58,7 +59,7 @@ class SQLAlchemyInstrumentor(_Contrib):
     def instrumentation_dependencies(self) -> Collection[str]:
         return ("sqlalchemy >= 2.0",)
 
-    _patches: client.Patches | None = None
+    _patches: Patches | None = None
 
     def _instrument(self, **kwargs: Any) -> None:
         calls = Calls(client.tracers(SCOPE, kwargs.get("tracer_provider")), sql_events.commenter(**kwargs))
@@ -142,7 +143,7 @@ class Calls:
     def __init__(self, tracers: client.Tracers, commenter: sql_events.Commenter | None = None) -> None:
         self.tracers = tracers
         self._commenter = commenter
-        self.patches = client.Patches()
+        self.patches = Patches()
 
     # -- statements -------------------------------------------------------------------------------------------
 

@@ -15,13 +15,16 @@ from c2c_otel_exporters import guard
 
 __all__ = ["wrap"]
 
+_new = object.__new__
+
 
 def wrap(body: Iterable[bytes], exchange: Exchange) -> Iterable[bytes]:
     """The body to give to the server: its ``close()`` finishes the exchange."""
     try:
         if body.__class__ is list or body.__class__ is tuple:
-            chunks = _Chunks(body)
-            chunks.exchange = exchange
+            chunks: _Chunks = _new(_Chunks)
+            chunks._body = body
+            chunks._exchange = exchange
             chunks.close = exchange.finish
             return chunks
         wrapper = exchange.environ.get("wsgi.file_wrapper")
@@ -80,17 +83,25 @@ class _Finishing:
             self._exchange.finish()
 
 
-class _Chunks(list[bytes]):
-    """A list or tuple: no code of the application runs while it is sent."""
+class _Chunks:
+    """A list or tuple: no code of the application runs while it is sent. It is no list itself: WebOb does not close
+    those."""
 
-    __slots__ = ("close", "exchange")
+    __slots__ = ("_body", "_exchange", "close")
 
+    _body: Any
+    _exchange: Exchange
     close: Callable[[], None]
-    exchange: Exchange
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def __len__(self) -> int:
+        return len(self._body)
 
     def __del__(self, is_finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
-        if not (self.exchange.finished or is_finalizing()):
-            self.exchange.finish()
+        if not (self._exchange.finished or is_finalizing()):
+            self._exchange.finish()
 
 
 class _Body(_Finishing):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
+from opentelemetry.instrumentation import propagators
 from opentelemetry.trace import SpanKind, StatusCode
 from pyramid.config import Configurator
 from pyramid.httpexceptions import HTTPConflict, HTTPFound, HTTPNotFound, HTTPServiceUnavailable
@@ -799,3 +800,33 @@ def test_a_request_leaves_no_garbage(fake: FakeTelemetry, path: str) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_client_of_webob_s_closes_the_body(fake: FakeTelemetry) -> None:
+    """It closes everything but lists: the body that it is given must be none."""
+    app = make({"hello": lambda request: Response("hi")})
+    response = Request.blank("/hello").get_response(app)
+    assert response.body == b"hi"
+    assert len(fake.sink.routes) == 1
+
+
+def test_the_response_propagator_is_asked(fake: FakeTelemetry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(propagators, "_RESPONSE_PROPAGATOR", propagators.TraceResponsePropagator())
+    app = make({"hello": lambda request: Response("hi")})
+    headers = Request.blank("/hello").get_response(app).headers
+    context = fake.span("GET /hello").context
+    assert headers["traceresponse"] == f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+    assert headers["Access-Control-Expose-Headers"] == "traceresponse"
+
+
+def test_what_is_raised_is_the_description_of_the_status(fake: FakeTelemetry) -> None:
+    def boom(request: Request) -> Response:
+        raise ValueError(f"not at {request.path_qs}")
+
+    app = make({"boom": boom})
+    for address in ("/boom", "/boom?secret=s3cret-of-ours"):
+        with pytest.raises(ValueError, match="not at "):
+            Request.blank(address).get_response(app)
+    first, second = (span.status for span in fake.spans)
+    assert (first.status_code, first.description) == (StatusCode.ERROR, "not at /boom")
+    assert (second.status_code, second.description) == (StatusCode.ERROR, "not at /boom?secret=***")
