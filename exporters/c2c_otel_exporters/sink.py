@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Hashable
+from itertools import pairwise
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -48,16 +49,25 @@ handlers, at the beginning of a function, after a call and at a jump backwards: 
 and to write an element of a memoryview or an array calls nothing that is written in Python."""
 
 
+def _around(lines: _Lines) -> list[str]:
+    if not lines:
+        return [""]
+    between = [f"{before.tail}\n{after.head}" for before, after in pairwise(lines)]
+    return [lines[0].head, *between, lines[-1].tail]
+
+
 class Timer:
     """One timed thing. Thread-safe."""
 
-    __slots__ = ("_bounds", "_due", "_histogram", "_known", "_lines", "_quick", "_sender", "_stat")
+    __slots__ = ("_between", "_bounds", "_due", "_histogram", "_known", "_lines", "_quick", "_sender", "_stat")
 
     def __init__(self, histogram: Histogram, lines: _Lines, sender: Sender | None, stat: Any) -> None:
         self._histogram = histogram
         self._lines = lines
         self._sender = sender
         self._stat = stat
+        self._between = _around(lines)
+        """What stands before, between and after the milliseconds of all lines."""
         bounds = histogram.metric.buckets
         self._bounds = [round(bound * 1000) for bound in bounds]
         whole = all(bound / 1000 == exact for bound, exact in zip(self._bounds, bounds, strict=True))
@@ -116,10 +126,7 @@ class Timer:
         bounds are whole milliseconds, and one line. None where `observe` is to be used."""
         if not self._quick:
             return None
-        found = "", bisect_left(self._bounds, (halves + 1) // 2)
-        if self._sender is not None:
-            milliseconds = halves // 2 or 1
-            found = "\n".join([f"{head}{milliseconds}{tail}" for head, tail in self._lines]), found[1]
+        found = str(halves // 2 or 1).join(self._between), bisect_left(self._bounds, (halves + 1) // 2)
         if len(self._known) < _KNOWN:
             self._known[halves] = found
         return found

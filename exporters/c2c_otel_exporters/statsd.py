@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 
-_AT_ONCE = 64
+_AT_ONCE = 40
 """Entries that are looked at for one packet: as a rule it takes 20 to 40."""
 
 
@@ -55,9 +55,10 @@ def next_packet(queue: deque[str], max_packet: int = MAX_PACKET) -> bytes:
     An entry is never split. One that is too long loses its tags; one that still is, is dropped. Both are counted.
     """
     taken: list[str] = []
+    take, append = queue.popleft, taken.append
     with contextlib.suppress(IndexError):
         for _ in range(_AT_ONCE):
-            taken.append(queue.popleft())
+            append(take())
     ends = list(accumulate(map(len, taken)))
     # where entries end in the text, with a newline before each but the first
     fit = bisect_right([end + at for at, end in enumerate(ends)], max_packet)
