@@ -8,9 +8,10 @@ when it wakes up, flushing, shutting down, forking.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import BatchSpanProcessor as _Sdk
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
@@ -21,14 +22,34 @@ from c2c_otel.readable import ended_later
 __all__ = ["BatchSpanProcessor"]
 
 
+class _Readable(Sequence[ReadableSpan]):
+    """Ended spans, made readable when the exporter first looks at one of them."""
+
+    def __init__(self, spans: Sequence[Any]) -> None:
+        self._spans = spans
+        self._made: list[ReadableSpan] | None = None
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def __getitem__(self, index: Any) -> Any:
+        made = self._made
+        if made is None:
+            made = self._made = [ended_later(span) if type(span) is Span else span for span in self._spans]
+        return made[index]
+
+    def __iter__(self) -> Iterator[ReadableSpan]:
+        return iter(self[:])
+
+
 class _Reading(SpanExporter):
-    """Between the queue and the exporter: spans are made readable."""
+    """Between the queue and the exporter."""
 
     def __init__(self, exporter: SpanExporter) -> None:
         self.exporter = exporter
 
     def export(self, spans: Sequence[Any]) -> SpanExportResult:
-        return self.exporter.export([ended_later(span) if type(span) is Span else span for span in spans])
+        return self.exporter.export(_Readable(spans))
 
     def shutdown(self, timeout_millis: float = 30_000) -> None:
         shutdown: Any = self.exporter.shutdown

@@ -453,6 +453,7 @@ class Span(sdk.Span):
         _logger.warning("Calling start() on a started span.")
 
     def end(self, end_time: int | None = None) -> None:
+        # What it does is written once more where most spans end: `instrumentation.client.finish`.
         if end_time is None:
             end_time = time_ns()
         # No call stands between this look and the assignment, so no other thread gets in between.

@@ -190,7 +190,11 @@ class Tracer(sdk.Tracer):
 
     def start_child(self, name: str, values: Context, kind: SpanKind, attributes: Pending) -> trace_api.Span:
         """`start_span` in the context ``values``, for what is timed often; as `start_root`."""
-        above = values.get(SPAN_KEY)
+        try:
+            above: Any = values[SPAN_KEY]
+            request_id = values[REQUEST_ID_KEY]
+        except KeyError:  # no request is being served
+            return self.start_span(name, values, kind, attributes)  # type: ignore[arg-type] # Pending is taken, too
         if above.__class__ is Span:
             shared = self._quick or self._may_be_quick()
             made = above._made
@@ -202,7 +206,6 @@ class Tracer(sdk.Tracer):
                 span._kind = kind
                 span._shared = shared
                 span._own = attributes
-                request_id = values.get(REQUEST_ID_KEY)
                 span._request_id = request_id if request_id.__class__ is str else None
                 span._start_time = time_ns()
                 return span

@@ -114,12 +114,24 @@ def finish(site: Site, span: Any, elapsed: int, now: Context, keep: Callable[[],
     somebody else will end the span."""
     attach(now)
     try:
-        started: Any = span._start_time if span.__class__ is LeanSpan else time_ns() - elapsed
         timer = site.bound[1]
+        if span.__class__ is not LeanSpan or span._end_time is not None:
+            started: Any = time_ns() - elapsed
+            if timer is not None:
+                timer.observe_ns(elapsed, span, started)
+            if keep is None or not keep():
+                span.end(started + elapsed)
+            return
+        started = span._start_time
         if timer is not None:
             timer.observe_ns(elapsed, span, started)
-        if keep is None or not keep():
-            span.end(started + elapsed)
+        take = span._shared.processors.take
+        if take is None or keep is not None:
+            if keep is None or not keep():
+                span.end(started + elapsed)
+        else:  # what Span.end does
+            span._end_time = started + elapsed
+            take(span)
     except Exception:
         guard.failed("instrumentation.finish")
 

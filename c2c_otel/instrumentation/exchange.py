@@ -23,7 +23,7 @@ from c2c_otel._sdk_private import SPAN_KEY, attach, current
 from c2c_otel.current_request import KEY, CurrentRequest
 from c2c_otel.instrumentation import wsgi_attributes
 from c2c_otel.instrumentation.endings import Ending, Place, place_of, route_of
-from c2c_otel.instrumentation.wsgi_attributes import Arrival
+from c2c_otel.instrumentation.wsgi_attributes import METHODS, Arrival
 from c2c_otel.pyramid_logging import note_request
 from c2c_otel.tracing import Span as LeanSpan
 from c2c_otel.tracing import Tracer as LeanTracer
@@ -78,6 +78,7 @@ class Exchange(CurrentRequest):
         "_start_response",
         "finished",
         "in_request",
+        "process",
         "rendering",
         "running",
         "tracer",
@@ -85,6 +86,7 @@ class Exchange(CurrentRequest):
 
     finished: bool
     in_request: bool
+    process: telemetry.Telemetry
     rendering: bool
     running: bool
     tracer: Any
@@ -194,15 +196,10 @@ class Exchange(CurrentRequest):
         """The application has returned its body."""
         self.running = False
         self.in_request = True
-        request = self.request
-        if request is None:
-            return
         try:
-            handled = request.exception
+            handled = getattr(self.request, "exception", None)
             if handled is not None:
                 self._record(handled)
-        except AttributeError:  # a request that is not Pyramid's
-            pass
         except Exception:
             guard.failed("pyramid.answered")
 
@@ -270,7 +267,7 @@ class Exchange(CurrentRequest):
             elif span.is_recording():
                 _describe(span, ending, None if error is None else self._failure())
         finally:
-            sink = telemetry.get().sink
+            sink = self.process.sink
             bound = ending.bound
             if bound[0] is not sink:
                 bound = ending.timers(sink)
@@ -321,8 +318,11 @@ def begin(  # noqa: PLR0912, PLR0915 - for each request: one more call costs as 
     parent = request_id.NOBODY
     if not request_id.brings_nothing(environ):
         parent = request_id.remote_context(environ, process.settings.trace_context)
-    method = wsgi_attributes.known_method(environ["REQUEST_METHOD"])
-    tracer: Any = process.tracer(TRACER)
+    method = environ["REQUEST_METHOD"]
+    if method not in METHODS:
+        method = wsgi_attributes.OTHER
+    found = _tracer
+    tracer = found[1] if found[0] is process.sink else _find_tracer(process)
     name = "HTTP" if method == wsgi_attributes.OTHER else method
     attributes: Any
     if tracer.__class__ is not LeanTracer or captured:
@@ -351,6 +351,7 @@ def begin(  # noqa: PLR0912, PLR0915 - for each request: one more call costs as 
     exchange.request_id = identity
     exchange.span = span
     exchange.tracer = tracer
+    exchange.process = process
     exchange.started = started
     exchange.request = exchange.status = exchange.error = None
     exchange.render_ns = -1
@@ -370,6 +371,17 @@ def begin(  # noqa: PLR0912, PLR0915 - for each request: one more call costs as 
     context = exchange._context = Context(values)
     attach(context)
     return exchange
+
+
+_tracer: tuple[Any, Any] = (None, None)
+"""A sink, and the tracer for as long as it is the process's."""
+
+
+def _find_tracer(process: telemetry.Telemetry) -> Any:
+    global _tracer
+    tracer = process.tracer(TRACER)
+    _tracer = process.sink, tracer
+    return tracer
 
 
 def _is_served(base: Context) -> bool:

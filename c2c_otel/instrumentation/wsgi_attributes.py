@@ -39,7 +39,7 @@ __all__ = [
 OTHER = "_OTHER"
 """What semantic conventions call every method that is not a registered one: it bounds names and series."""
 
-_METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
+METHODS = frozenset({"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _PATH_SAFE = "/:@!$&'()*+,;=~-._"
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/:@!$&'()*+,;=~._-]*\Z")
@@ -53,7 +53,7 @@ _NOTHING: Mapping[str, Any] = {}
 
 def known_method(method: str) -> str:
     """The method, or ``_OTHER``. Methods are case-sensitive."""
-    return method if method in _METHODS else OTHER
+    return method if method in METHODS else OTHER
 
 
 def attributes(environ: Mapping[str, Any], method: str) -> dict[str, Any]:
