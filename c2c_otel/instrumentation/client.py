@@ -44,6 +44,7 @@ __all__ = [
 SUPPRESSED, ALSO_SUPPRESSED = _SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation"
 """One of them is in a context for which `is_suppressed` is to be asked; the second is the older one."""
 _set_item = dict.__setitem__
+_process = telemetry.get()
 
 Series = Callable[[str | None], tuple[Any, ...]]
 _logger = logging.getLogger("c2c_otel.instrumentation")
@@ -92,7 +93,7 @@ MOST_SITES = 2000
 
 def begin(site: Site, tracers: Callable[[], Tracer | None], now: Context, given: Given | None = None) -> Any:
     """A span that is current until `finish` or `fail`; None where there is no tracer. ``now``: the current context."""
-    sink = telemetry.get().sink
+    sink = _process.sink
     bound = site.bound
     if bound[0] is not sink:
         bound = site.bind(sink, tracers)

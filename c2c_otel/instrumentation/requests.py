@@ -16,6 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
+from operator import attrgetter
 from time import perf_counter_ns, time_ns
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -63,11 +64,12 @@ _resend: ContextVar[int] = ContextVar("c2c_otel_requests_resend", default=0)
 """How many redirects led to the request that is sent."""
 
 _set_item = dict.__setitem__
+_new = object.__new__
 _NOTHING = ("", None)
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OURS = "_c2c_otel_request_id"
-"""In the dictionary of a prepared request: the headers with a request id that `_inject` added, and their values."""
+"""An attribute of a prepared request: the headers with a request id that `_inject` added, and their values."""
 
 _Hook = Callable[..., Any] | None
 
@@ -159,11 +161,10 @@ class _Hop:
 
     __slots__ = ("before", "kind", "span", "started")
 
-    def __init__(self, kind: _Kind, span: Any, before: Context) -> None:
-        self.kind = kind
-        self.span = span
-        self.before = before
-        self.started = 0
+    before: Context
+    kind: _Kind
+    span: Any
+    started: int
 
 
 class Hops:
@@ -229,7 +230,7 @@ class Hops:
         def send(adapter: Any, request: PreparedRequest, *args: Any, **kwargs: Any) -> Any:
             if not patches.active:
                 return original(adapter, request, *args, **kwargs)
-            if reaches_network:
+            if reaches_network and kwargs.get("timeout") is None:
                 args, kwargs = requests_timeout.apply(request, args, kwargs)
             hop = self._begin(request)
             if hop is None:
@@ -285,7 +286,10 @@ class Hops:
         except Exception:
             guard.failed("requests.begin")
             return None
-        hop = _Hop(kind, span, now)
+        hop: _Hop = _new(_Hop)
+        hop.kind = kind
+        hop.span = span
+        hop.before = now
         inside = Context(now)
         _set_item(inside, SPAN_KEY, span)
         _set_item(inside, _HOP, request)
@@ -301,10 +305,10 @@ class Hops:
         return hop
 
     def _kind(self, request: PreparedRequest, url: str) -> _Kind:
-        headers = request.headers
+        headers: Any = request.headers
         agent: Any = None
         if headers.__class__ is CaseInsensitiveDict:
-            agent = vars(headers)["_store"].get("user-agent", _NOTHING)[1]  # its own method is three calls more
+            agent = _stored(headers).get("user-agent", _NOTHING)[1]
         elif headers:
             agent = headers.get("User-Agent")
         method = request.method
@@ -447,19 +451,23 @@ def _parsed(url: str) -> tuple[str, str, str, int | None]:
     return redacted, scheme, parts.hostname or "", port if port is not None else _DEFAULT_PORTS.get(scheme)
 
 
+_stored: Callable[[Any], dict[str, tuple[str, Any]]] = attrgetter("_store")
+"""What requests' dictionary of headers keeps: lower name -> name and value. Each of its own methods is a few calls."""
+
+
 def _inject(request: PreparedRequest, span: Any, inside: Context) -> None:
     """Trace and request id as headers; an id that the caller has put there stays. A prepared request that is sent
     once more gets the id of the request that is then being served, not what it was given the first time."""
     headers: Any = request.headers
     if headers is None:
         headers = request.headers = CaseInsensitiveDict()
-    own = request.__dict__.get(_OURS)
+    own = getattr(request, _OURS, None)
     if own:
         for name, value in own:
             if headers.get(name) == value:
                 del headers[name]
     if span.__class__ is LeanSpan and headers.__class__ is CaseInsensitiveDict and outbound.is_usual(inside):
-        store: dict[str, tuple[str, object]] = vars(headers)["_store"]  # each of its own methods is one more call
+        store: dict[str, tuple[str, object]] = _stored(headers)
         made = span._context
         store["traceparent"] = ("traceparent", outbound.traceparent(made))
         if made[4]:
@@ -470,11 +478,12 @@ def _inject(request: PreparedRequest, span: Any, inside: Context) -> None:
             if lower not in store:
                 store[lower] = (name, identity)
                 added.append((name, identity))
-        request.__dict__[_OURS] = added
+        request._c2c_otel_request_id = added  # type: ignore[attr-defined] # _OURS
         return
     absent = [name for name, _ in request_id.sent() if name not in headers]
     propagate.inject(headers)
-    request.__dict__[_OURS] = [(name, headers[name]) for name in absent if name in headers]
+    added = [(name, headers[name]) for name in absent if name in headers]
+    request._c2c_otel_request_id = added  # type: ignore[attr-defined] # _OURS
 
 
 def _resolve_redirects(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:

@@ -17,7 +17,7 @@ _SYSTEMS = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 
 class Target(NamedTuple):
     """``namespace``, ``host`` and ``port`` are None where they are not known. Copy ``attributes`` to add to it.
-    ``sites``: what the instrumentation remembers of this server."""
+    ``sites`` and ``ends``: what the instrumentation remembers of statements there, and of ends of transactions."""
 
     system: str
     namespace: str | None
@@ -25,6 +25,7 @@ class Target(NamedTuple):
     port: int | None
     attributes: dict[str, Any]
     sites: dict[Any, Any]
+    ends: dict[str, Any]
 
 
 def target_of(connection: Any) -> Target:
@@ -80,4 +81,4 @@ def _make(system: str, namespace: str | None, host: str | None, port: int | None
         attributes["server.address"] = host
         if port and not host.startswith("/"):
             attributes["server.port"] = int(port)
-    return Target(system, namespace or None, host or None, attributes.get("server.port"), attributes, {})
+    return Target(system, namespace or None, host or None, attributes.get("server.port"), attributes, {}, {})

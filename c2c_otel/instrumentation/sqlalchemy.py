@@ -115,13 +115,14 @@ class Site(client.Site):
     @classmethod
     def of(cls, target: Target, text: str, batch: int) -> Site:
         """``batch``: how many at once; for 0 and 1 it is a single one."""
-        known: Site | None = target.sites.get((text, batch))
+        key = (text, batch) if batch else text
+        known: Site | None = target.sites.get(key)
         if known is None:
             known = cls(target, sql.describe(text), batch)
             if len(target.sites) >= client.MOST_SITES:
                 target.sites.clear()
             if len(text) <= _MOST_REMEMBERED:
-                target.sites[text, batch] = known
+                target.sites[key] = known
         return known
 
 
@@ -156,10 +157,11 @@ class Calls:
             if not patches.active or ((SUPPRESSED in now or ALSO_SUPPRESSED in now) and client.is_suppressed(now)):
                 return original(connection, dialect, context, *args)
             try:
-                text = context.statement
-                batch = len(context.parameters) if context.executemany else 0
                 target = target_of(connection)
-                site = target.sites.get((text, batch)) or Site.of(target, text, batch)
+                if context.executemany:
+                    site = Site.of(target, context.statement, len(context.parameters))
+                else:
+                    site = target.sites.get(context.statement) or Site.of(target, context.statement, 0)
                 route = connection.get_execution_options().get(ROUTE)
                 span = client.begin(site, tracers, now, None if route is None else Given(site.given | route))
             except Exception:
@@ -224,7 +226,7 @@ class Calls:
                     return original(connection, *args, **kwargs)
                 try:
                     target = target_of(connection)
-                    site = target.sites.get(name) or _end_site(target, name, namer)
+                    site = target.ends.get(name) or _end_site(target, name, namer)
                     route = connection.get_execution_options().get(ROUTE)
                     span = client.begin(site, tracers, now, None if route is None else Given(site.given | route))
                 except Exception:
@@ -253,7 +255,7 @@ def _end_site(target: Target, name: str, namer: Callable[..., names.Series] | No
         return (namer, target.system, target.namespace, target.host, target.port, error)
 
     attributes = target.attributes | {"db.operation.name": name, "db.query.summary": name}
-    site = target.sites[name] = client.Site(name, Given(attributes), None if namer is None else series)
+    site = target.ends[name] = client.Site(name, Given(attributes), None if namer is None else series)
     return site
 
 
