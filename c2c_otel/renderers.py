@@ -11,6 +11,8 @@ from typing import Any
 import orjson
 from pyramid.renderers import JSON
 
+from c2c_otel import pretty_json
+
 __all__ = ["FastJson", "includeme"]
 
 _OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS
@@ -68,5 +70,5 @@ def _written_slowly(value: Any, adapted: Callable[[Any], Any]) -> str:
 
 
 def includeme(config: Any) -> None:
-    config.add_renderer("json", JSON(indent=2, sort_keys=True))
+    config.add_renderer("json", JSON(serializer=pretty_json.dumps))
     config.add_renderer("fast_json", FastJson())
