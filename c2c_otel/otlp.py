@@ -39,6 +39,7 @@ __all__ = [
     "metric_readers",
     "resource",
     "shutdown",
+    "preload",
     "span_processors",
 ]
 
@@ -103,6 +104,16 @@ def check(settings: Settings) -> None:
     """Raise ConfigurationError for what `span_processors` and the others would refuse. Imports no exporter."""
     for signal in _SIGNALS:
         list(_exporters(settings, signal))
+
+
+def preload(settings: Settings) -> None:
+    """Import what the workers of an arbiter that preloads will export with, so that they share it: it is 20 MiB. Not
+    gRPC, which must not be there before a fork."""
+    for signal in _SIGNALS:
+        for name, where in _exporters(settings, signal):
+            if name == _OTLP_HTTP:
+                importlib.import_module(where.partition(":")[0])
+                importlib.import_module("c2c_otel.batch")
 
 
 def _exporters(settings: Settings, signal: _Signal) -> Iterator[tuple[str, str]]:

@@ -177,12 +177,23 @@ class Telemetry:
 
             self.hold()  # a program of its own may run gunicorn once it has its application
             distro.follow_workers()
+            self._preload()
         if self._parts is not None and self._parts.logger_provider is not None:
             from c2c_otel import logging_setup
 
             logging_setup.attach_otel(self._parts.logger_provider)  # the application may have set logging up anew
         self.start()
         self._join()  # also where telemetry is off
+
+    def _preload(self) -> None:
+        if self.settings.sdk_disabled:
+            return
+        from c2c_otel import otlp
+
+        try:
+            otlp.preload(self.settings)
+        except Exception:  # the workers will say so
+            guard.failed("otlp.preload")
 
     def worker_started(self) -> None:
         """gunicorn has forked a worker. With a preloaded application it starts now, before its first request."""
