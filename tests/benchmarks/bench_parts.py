@@ -35,24 +35,30 @@ def main() -> None:
     peer: Any = worker.PEERS["ours"]()
     peer.instrument(listener.getsockname()[1])
 
+    from opentelemetry.context import Context
     from opentelemetry.sdk.trace import SpanProcessor
+    from opentelemetry.trace import SpanKind
 
     from c2c_otel import request_id, telemetry
-    from c2c_otel.instrumentation import exchange, wsgi_attributes
+    from c2c_otel._sdk_private import SPAN_KEY
+    from c2c_otel.instrumentation import client, exchange, wsgi_attributes
+    from c2c_otel.pending import Given
     from c2c_otel_exporters import names
 
     process = telemetry.get()
     process.start()
-    tracer = process.tracer("bench")
+    tracer: Any = process.tracer("bench")
     processors: Any = process.tracer_provider
     environ = application.environ("/json")
     attributes = wsgi_attributes.attributes(environ, "GET")
-    span = tracer.start_span("GET", attributes=attributes)
+    given = Given(attributes)
+    root = tracer.start_root("GET", SpanKind.SERVER, given, 1)
+    inside = Context({SPAN_KEY: root, request_id.REQUEST_ID_KEY: "bench"})
     timer = process.sink.timer(names.route, "GET", "json", "/json", 200, "http", None)
+    site = client.Site("GET", given, lambda error: (names.redis, "GET", error is None, "0", "localhost", 6379, error))
 
-    def observe() -> None:
-        found = process.sink.timer(names.route, "GET", "json", "/json", 200, "http", None)
-        found.observe(0.01, span)
+    def call() -> None:
+        client.finish(site, client.begin(site, lambda: tracer, inside), 300_000, inside)
 
     def whole() -> None:
         begun = exchange.begin(environ, lambda *_: None)
@@ -64,30 +70,31 @@ def main() -> None:
     parts: dict[str, Callable[[], Any]] = {
         "the loop": lambda: None,
         "two clocks": lambda: (time.time_ns(), time.perf_counter_ns()),
-        "attributes from the environ": lambda: wsgi_attributes.attributes(environ, "GET"),
-        "what the caller sent": lambda: request_id.remote_context(environ, "accept"),
+        "what the environ says: taken down": lambda: wsgi_attributes.Arrival(environ, "GET"),
+        "the same as attributes, for an exporter": lambda: wsgi_attributes.attributes(environ, "GET"),
+        "whether the caller sent an id or a trace": lambda: request_id.brings_nothing(environ),
         "request id from the trace id": lambda: request_id.from_trace_id(2**100 + 17),
-        "span: start, 8 attributes": lambda: tracer.start_span("GET", attributes=attributes),
-        "span: start and end, batch processor": lambda: tracer.start_span("GET", attributes=attributes).end(),
-        "sink: look-up": lambda: process.sink.timer(names.route, "GET", "json", "/json", 200, "http", None),
-        "sink: look-up, statsd line, histogram": observe,
-        "histogram alone": lambda: timer._histogram.observe(0.01),
+        "a span by OpenTelemetry's API, 8 attributes": lambda: tracer.start_span("GET", attributes=attributes).end(),
+        "a span of ours, a root": lambda: tracer.start_root("GET", SpanKind.SERVER, given, 1).end(),
+        "a span of ours, a child": lambda: tracer.start_child("GET", inside, SpanKind.CLIENT, given).end(),
+        "a measurement: statsd line, histogram": lambda: timer.observe_ns(3_000_000, root, 0),
+        "a call of a client, but for the call": call,
         "a request without Pyramid": whole,
     }
     loop = cost(parts["the loop"])
     for name, part in parts.items():
         process.parts.sender.queue.clear()  # type: ignore[union-attr] # it is started
-        print(f"{name:40} {cost(part) - (loop if part is not parts['the loop'] else 0):6.2f}")
+        print(f"{name:44} {cost(part) - (loop if part is not parts['the loop'] else 0):6.2f}")
     active = processors._active_span_processor
     active._span_processors = ()
-    print(f"{'the same without a span processor':40} {cost(whole) - loop:6.2f}")
+    print(f"{'the same without a span processor':44} {cost(whole) - loop:6.2f}")
 
     class Nothing(SpanProcessor):
         def on_end(self, span: Any) -> None:
             pass
 
     active._span_processors = (Nothing(),)
-    print(f"{'the same with one that does nothing':40} {cost(whole) - loop:6.2f}")
+    print(f"{'the same with one that does nothing':44} {cost(whole) - loop:6.2f}")
 
 
 if __name__ == "__main__":
