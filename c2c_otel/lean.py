@@ -286,7 +286,11 @@ class Span(sdk.Span):
         """Put pending attributes together. Of two threads that do so at once, both get the same."""
         own = self._own
         if isinstance(own, Pending):
-            made = own.settled()
+            try:
+                made = own.settled()
+            except Exception as error:  # whoever asks, it is not their fault: the application, or an exporter's thread
+                guard.dropped("span_attribute", 1, f"attributes of a span that cannot be put together: {error!r}")
+                made = {}
             if self._request_id is not None:
                 made[ATTRIBUTE] = self._request_id
             settled = made if self._end_time is None else MappingProxyType(made)

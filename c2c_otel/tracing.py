@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import threading
 from collections.abc import Callable, Sequence
 from contextvars import Token
@@ -68,6 +69,17 @@ def attach_span(span: trace_api.Span, context: Context | None = None) -> Token[C
     now = Context(current() if context is None else context)
     _set_item(now, SPAN_KEY, span)
     return attach(now)
+
+
+def _make_ids() -> None:
+    """A child that is forked while a span is current has it for a parent, too: under the same id."""
+    span = current().get(SPAN_KEY)
+    if span.__class__ is Span:
+        span._context  # noqa: B018 - a property that makes it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_make_ids)
 
 
 class CurrentSpan:

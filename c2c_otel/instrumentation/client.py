@@ -117,21 +117,22 @@ def finish(site: Site, span: Any, elapsed: int, now: Context, keep: Callable[[],
     try:
         timer = site.bound[1]
         if span.__class__ is not LeanSpan or span._end_time is not None:
-            started: Any = time_ns() - elapsed
+            ended: Any = time_ns()
             if timer is not None:
-                timer.observe_ns(elapsed, span, started)
+                timer.observe_ns(elapsed, span, ended)
             if keep is None or not keep():
-                span.end(started + elapsed)
+                span.end(ended)
             return
-        started = span._start_time
+        started: Any = span._start_time
+        ended = started + elapsed
         if timer is not None:
-            timer.observe_ns(elapsed, span, started)
+            timer.observe_ns(elapsed, span, ended)
         take = span._shared.processors.take
         if take is None or keep is not None:
             if keep is None or not keep():
-                span.end(started + elapsed)
+                span.end(ended)
         else:  # what Span.end does
-            span._end_time = started + elapsed
+            span._end_time = ended
             take(span)
     except Exception:
         guard.failed("instrumentation.finish")

@@ -92,7 +92,7 @@ def place_of(request: Any) -> Place:
         return NOWHERE
     place = _places.get(route)
     if place is None or place.name != route.name:
-        pattern = route.pattern
+        pattern = getattr(route, "pattern", "")  # an application may put there what it likes
         place = Place(route.name, pattern if pattern[:1] == "/" else f"/{pattern}")
         if len(_places) >= _MOST:
             _places.clear()

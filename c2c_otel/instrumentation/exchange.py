@@ -176,12 +176,12 @@ class Exchange(CurrentRequest):
             if self.render_ns >= 0:
                 timing += f", render;dur={(self.render_ns + 500_000) // 1_000_000}"
             sent.append(("Server-Timing", timing))
+            said, headers = headers, sent
             propagator = get_global_response_propagator()  # type: ignore[no-untyped-call] # OpenTelemetry gives it no types
             if propagator is not None:
                 propagator.inject(sent, setter=_setter)
             if self._captured:
-                self.span.set_attributes(self._captured.of_response(headers))
-            headers = sent
+                self.span.set_attributes(self._captured.of_response(said))
         except Exception:
             guard.failed("pyramid.start_response")
         if exc_info is None:
@@ -260,10 +260,13 @@ class Exchange(CurrentRequest):
         ending = place.endings.get(key) or place.ending(key)
         span: Any = self.span
         try:
-            if span.__class__ is LeanSpan and error is None and span._own.__class__ is Arrival:
-                span._own.end = ending.attributes
-                if ending.name is not None and span._end_time is None:
+            arrival = span._own if span.__class__ is LeanSpan and span._end_time is None and error is None else None
+            if arrival.__class__ is Arrival:
+                arrival.end = ending.attributes
+                if ending.name is not None:
                     span._name = ending.name
+                if span._own is not arrival:  # another thread has put them together meanwhile
+                    _describe(span, ending, None)
             elif span.is_recording():
                 _describe(span, ending, None if error is None else self._failure())
         finally:
@@ -271,11 +274,11 @@ class Exchange(CurrentRequest):
             bound = ending.bound
             if bound[0] is not sink:
                 bound = ending.timers(sink)
-            started = self.started
-            bound[1].observe_ns(elapsed, span, started)
+            ended = self.started + elapsed
+            bound[1].observe_ns(elapsed, span, ended)
             if self.render_ns >= 0:
-                (bound[2] or ending.render_timer(sink)).observe_ns(self.render_ns, span, started)
-            span.end(started + elapsed)
+                (bound[2] or ending.render_timer(sink)).observe_ns(self.render_ns, span, ended)
+            span.end(ended)
 
     def _failure(self) -> Status:
         """Of the span: what the application has raised, in its words, as in contrib's spans."""

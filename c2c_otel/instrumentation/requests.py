@@ -187,7 +187,8 @@ class Hops:
         self._bound: tuple[Any, Any] = (None, None)
         """The sink, and the tracer for as long as it is that sink."""
         self._lock = threading.Lock()
-        self._wrapped: weakref.WeakSet[type] = weakref.WeakSet()
+        self._wrapped: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+        """Class -> what stands for its ``send``."""
         self._kinds: dict[Any, _Kind] = {}
         self._answers: dict[Any, _Answers] = {}
         self.patches = Patches()
@@ -220,8 +221,7 @@ class Hops:
                 return
             if not callable(original):  # a static or class method: not an adapter as requests knows them
                 return
-            owner.send = self._wrapper(original, owner is HTTPAdapter)
-            self._wrapped.add(owner)
+            owner.send = self._wrapped[owner] = self._wrapper(original, owner is HTTPAdapter)
 
     def _wrapper(self, original: Callable[..., Any], reaches_network: bool) -> Callable[..., Any]:
         patches = self.patches
@@ -249,10 +249,9 @@ class Hops:
     def unwrap(self) -> None:
         """Put the original methods back; where somebody has wrapped ours, ours only passes through."""
         self.patches.undo()
-        for owner in list(self._wrapped):
-            send = owner.__dict__.get("send")
-            if getattr(send, "c2c_otel_hops", None) is self:
-                owner.send = send.__wrapped__  # type: ignore[attr-defined, union-attr]  # functools.wraps set it
+        for owner, ours in list(self._wrapped.items()):
+            if owner.__dict__.get("send") is ours:
+                owner.send = ours.__wrapped__
         self._wrapped.clear()
 
     # -- a hop ------------------------------------------------------------------------------------------------
@@ -279,7 +278,7 @@ class Hops:
             if bound[0] is not sink:
                 bound = self._bound = (sink, self._tracers())
             tracer = bound[1]
-            if tracer.__class__ is LeanTracer:
+            if tracer.__class__ is LeanTracer and given.__class__ is Given:
                 span = tracer.start_child(kind.title, now, SpanKind.CLIENT, given)
             else:
                 span = tracer.start_span(kind.title, now, SpanKind.CLIENT, given)
@@ -317,7 +316,8 @@ class Hops:
             known = self._new_kind((method or "").strip(), url, agent)
             if len(self._kinds) >= _MOST:
                 self._kinds.clear()
-            self._kinds[method, url, agent] = known
+            if len(url) <= _MOST_REMEMBERED:
+                self._kinds[method, url, agent] = known
         return known
 
     def _new_kind(self, given_method: str, url: str, agent: Any) -> _Kind:
@@ -362,6 +362,7 @@ class Hops:
                     status = None
                 elif (
                     span.__class__ is LeanSpan
+                    and span._end_time is None
                     and span._own is hop.kind.given
                     and 100 <= status < 400
                     and self._headers is None
@@ -375,8 +376,9 @@ class Hops:
                 attach(hop.before)
             started: Any = span._start_time if span.__class__ is LeanSpan else time_ns() - elapsed
             sink = telemetry.get().sink
-            hop.kind.answers.timer(sink, status or 0).observe_ns(elapsed, span, started)
-            span.end(started + elapsed)
+            ended = started + elapsed
+            hop.kind.answers.timer(sink, status or 0).observe_ns(elapsed, span, ended)
+            span.end(ended)
         except Exception:
             guard.failed("requests.finish")
 
@@ -424,6 +426,8 @@ def _with_status(kind: _Kind, status: int, version: Any) -> Given:
     return known
 
 
+_MOST_REMEMBERED = 500
+"""Characters of a URL that is remembered."""
 _MOST = 1000
 """Requests that are told apart and remembered, with each method, URL and user agent."""
 _MOST_STATUS = 8
@@ -489,9 +493,13 @@ def _inject(request: PreparedRequest, span: Any, inside: Context) -> None:
 def _resolve_redirects(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
     """What stands for ``Session.resolve_redirects``, a generator that sends one request for each item."""
 
-    def resolve_redirects(session: Session, response: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-        responses = original(session, response, *args, **kwargs)
-        return responses if response.status_code not in REDIRECT_STATI else _counted(responses)
+    usual = Session.get_redirect_target
+
+    def resolve_redirects(session: Session, resp: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        responses = original(session, resp, *args, **kwargs)
+        if getattr(resp, "status_code", None) in REDIRECT_STATI or type(session).get_redirect_target is not usual:
+            return _counted(responses)
+        return responses  # there will be none
 
     return resolve_redirects
 

@@ -10,6 +10,7 @@ ROUTE = "c2c_otel_route"
 """An execution option of connections: attributes that their spans have too (`c2c_otel.db.routing`)."""
 
 _KEY = "_c2c_otel_target"
+_ALL = "_c2c_otel_targets"
 
 _SYSTEMS = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 """SQLAlchemy's dialect names that are not the conventions' ``db.system.name``."""
@@ -41,7 +42,9 @@ def target_of(connection: Any) -> Target:
         info = _info(connection.connection)
         target = info.get(_KEY)
         if target is None:
-            target = info[_KEY] = _asked(system, url, connection.connection)
+            asked = _asked(system, url, connection.connection)
+            known: dict[Any, Target] = engine.__dict__.setdefault(_ALL, {})  # connections to one server share it
+            target = info[_KEY] = known.setdefault(asked[:4], asked)
         return target
     target = engine.__dict__[_KEY] = _make(system, url.database, url.host, url.port)
     return target

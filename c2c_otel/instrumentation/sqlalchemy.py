@@ -33,7 +33,7 @@ __all__ = ["SQLAlchemyInstrumentor"]
 
 SCOPE = "c2c_otel.sqlalchemy"
 
-_MOST_REMEMBERED = 10_000
+_MOST_REMEMBERED = 2_000
 """Characters of a statement that is remembered with its server."""
 
 _STATEMENTS = ("_exec_single_context", "_exec_insertmany_context")

@@ -23,7 +23,7 @@ from opentelemetry.util.http import (
 
 from c2c_otel.pending import Pending
 from c2c_otel.settings import ConfigurationError
-from c2c_otel_exporters import masking
+from c2c_otel_exporters import guard, masking
 
 __all__ = [
     "Arrival",
@@ -104,7 +104,12 @@ class Arrival(Pending):
     def settled(self) -> dict[str, Any]:
         """See `Pending`."""
         environ = {name: value for name, value in zip(_READ, self._values, strict=True) if value is not None}
-        return attributes(environ, self._method) | dict(self.end)
+        try:
+            found = attributes(environ, self._method)
+        except Exception as error:  # a server that gives no text
+            guard.dropped("span_attribute", 1, f"attributes of a request that cannot be read: {error!r}")
+            found = {}
+        return found | dict(self.end)
 
 
 def url_path(environ: Mapping[str, Any]) -> str:

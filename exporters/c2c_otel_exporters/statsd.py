@@ -153,8 +153,10 @@ class Sender:
             return
         while len(self.queue) > self.max_queue:
             with contextlib.suppress(IndexError):
-                self.queue.popleft()
-                guard.dropped("statsd.lines", 1, f"more than {self.max_queue} wait for {self._target}")
+                entry = self.queue.popleft()
+                guard.dropped(
+                    "statsd.lines", 1 + entry.count("\n"), f"more than {self.max_queue} wait for {self._target}"
+                )
         if self.waiting:
             self.waiting = False
             self._start()
@@ -173,7 +175,9 @@ class Sender:
                     self._thread = thread
 
     def _forget(self, reason: str) -> None:
-        count = len(self.queue) + (1 + self._pending.count(b"\n") if self._pending else 0)
+        count = sum(1 + entry.count("\n") for entry in self.queue.copy()) + (
+            1 + self._pending.count(b"\n") if self._pending else 0
+        )
         self.queue.clear()
         self._pending = b""
         if count:
