@@ -324,8 +324,7 @@ def begin(  # noqa: PLR0912, PLR0915 - for each request: one more call costs as 
     method = environ["REQUEST_METHOD"]
     if method not in METHODS:
         method = wsgi_attributes.OTHER
-    found = _tracer
-    tracer = found[1] if found[0] is process.sink else _find_tracer(process)
+    tracer: Any = process.tracer(TRACER)
     name = "HTTP" if method == wsgi_attributes.OTHER else method
     attributes: Any
     if tracer.__class__ is not LeanTracer or captured:
@@ -374,17 +373,6 @@ def begin(  # noqa: PLR0912, PLR0915 - for each request: one more call costs as 
     context = exchange._context = Context(values)
     attach(context)
     return exchange
-
-
-_tracer: tuple[Any, Any] = (None, None)
-"""A sink, and the tracer for as long as it is the process's."""
-
-
-def _find_tracer(process: telemetry.Telemetry) -> Any:
-    global _tracer
-    tracer = process.tracer(TRACER)
-    _tracer = process.sink, tracer
-    return tracer
 
 
 def _is_served(base: Context) -> bool:
