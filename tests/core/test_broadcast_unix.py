@@ -313,6 +313,7 @@ def test_other_secrets(nodes: Callable[..., list[Named]]) -> None:
 
 def test_a_forked_child_leaves_its_parents_socket_alone(nodes: Callable[..., list[Named]], directory: Path) -> None:
     [one, two] = nodes(2)
+    wait_until("the end of what their joining has opened", lambda: len([*filter(_is_unix, _sockets())]) == 2)
     before = set(Path("/proc/self/fd").iterdir())
     read, write = os.pipe()
     pid = os.fork()
