@@ -241,6 +241,7 @@ def test_a_forked_child_begins_anew() -> None:
         if pid == 0:
             try:
                 one.released.set()
+                one.check.deadline = SECONDS
                 found = ask(asked, one.check, fine())
                 os._exit(0 if [result.ok for result in found] == [True, True] else 1)
             except BaseException:
