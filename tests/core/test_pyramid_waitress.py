@@ -84,7 +84,7 @@ def make(tmp_path: Path) -> Any:
 def wait_for(fake: FakeTelemetry, count: int) -> None:
     """The server closes a body after the client has all of it."""
     pause = threading.Event()
-    for _ in range(500):
+    for _ in range(6000):
         if len(fake.sink.routes) >= count:
             return
         pause.wait(0.01)
