@@ -168,8 +168,10 @@ class Calls:
             if not patches.active or ((SUPPRESSED in now or ALSO_SUPPRESSED in now) and client.is_suppressed(now)):
                 return original(instance, *args, **options)
             try:
-                target = _target(instance)
-                site = target.sites.get((args[0], len(args))) or _site(target, args)
+                try:
+                    site = vars(instance.connection_pool)[_KEY].sites[args[0], len(args)]
+                except (AttributeError, KeyError, IndexError, TypeError):
+                    site = _site(_target(instance), args)
                 span = client.begin(site, tracers, now)
             except Exception:
                 guard.failed("redis.begin")

@@ -35,7 +35,7 @@ _Lines = tuple[Line, ...]
 _REMEMBERED = 20_000
 """Distinct measurements that are looked up and not named anew: a bound on memory, far above the series limit."""
 
-_KNOWN = 16
+_KNOWN = 32
 """Durations, in half milliseconds, of which a timer remembers what is done with them."""
 
 _EXEMPLAR_EVERY = 1_000_000_000
