@@ -7,7 +7,6 @@ from collections.abc import Callable
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace
 
 # Private names, but they are what opentelemetry.instrumentation.utils sets and every contrib package reads.
@@ -160,11 +159,6 @@ def is_suppressed(context: Context) -> bool:
 def is_suppressed_http(context: Context) -> bool:
     """The same, or ``suppress_http_instrumentation``."""
     return bool(context.get(_SUPPRESS_HTTP_INSTRUMENTATION_KEY)) or is_suppressed(context)
-
-
-def suppressing_http(context: Context) -> Context:
-    """A context in which HTTP instrumentations of lower layers (urllib3) make no span of their own."""
-    return otel_context.set_value(_SUPPRESS_HTTP_INSTRUMENTATION_KEY, True, context)
 
 
 def error_type(error: BaseException) -> str:
