@@ -111,6 +111,8 @@ class StillWatch(Watch):
 
 
 def _process(watch: type[Watch], network: FakeBroadcast) -> Iterator[FakeBroadcast]:
+    shared._watch.stop()  # an earlier test's thread would take the faked broadcast for its own, and go on
+    shared._watch.renew()
     made = watch(lambda: list(shared._topics.values()))
     before, shared._watch = shared._watch, made
     yield network
