@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 import uuid
 from array import array
 from collections.abc import Iterator
@@ -19,12 +20,14 @@ from c2c_otel_exporters.epoch import Epoch
 from c2c_otel_exporters.layout import (
     EXEMPLAR_WORDS,
     HEADER_BYTES,
+    ROW_BYTES,
     USED_AT,
     CorruptError,
     Header,
     encode_merged,
-    encode_record,
+    encode_row,
     exemplar_words,
+    identity,
 )
 from c2c_otel_exporters.mapped import HIDDEN_PREFIX, SUFFIX, FileSource, is_alive
 from c2c_otel_exporters.model import Kind
@@ -129,20 +132,28 @@ def _is_dead(path: Path) -> bool:
 
 def _encode(rows: list[Row], merged: list[str], generation: int) -> bytes:
     values = array("d")
-    records = [encode_record((encode_merged(merged), 0, 0, 0))]
+    keys = [encode_merged(merged)]
+    places = [(0, 0, time.time())]
     for row in rows:
-        _append(row, records, values)
-        if row.lost:  # a second record of the series: whoever adds both has lost nothing
+        _append(row, keys, places, values)
+        if row.lost:  # a second row of the series: whoever adds both has lost nothing
             rest = (*(0.0,) * (len(row.values) - 1), row.lost)
-            _append(row._replace(values=rest, exemplar=None, lost=0.0), records, values)
-    tail = b"".join(records)
-    head = Header(os.getpid(), 0, HEADER_BYTES + len(values) * 8, generation).encode().ljust(USED_AT, b"\0")
-    return (head + memoryview(array("Q", [len(tail)])).cast("B")).ljust(HEADER_BYTES, b"\0") + values.tobytes() + tail
+            _append(row._replace(values=rest, exemplar=None, lost=0.0), keys, places, values)
+    rows_at = HEADER_BYTES + len(values) * 8
+    at = keys_at = rows_at + len(keys) * ROW_BYTES
+    table = []
+    for key, (first, doubles, created) in zip(keys, places, strict=True):
+        table.append(encode_row((identity(key, doubles), first, created), at, len(key)))
+        at += len(key)
+    head = Header(os.getpid(), 0, rows_at, keys_at, generation).encode().ljust(USED_AT, b"\0")
+    page = (head + memoryview(array("Q", [len(keys)])).cast("B")).ljust(HEADER_BYTES, b"\0")
+    return b"".join((page, values.tobytes(), *table, *keys))
 
 
-def _append(row: Row, records: list[bytes], values: array[float]) -> None:
+def _append(row: Row, keys: list[bytes], places: list[tuple[int, int, float]], values: array[float]) -> None:
     words = [*row.values, *_words(row)]
-    records.append(encode_record((row.encoded, len(values), len(words), row.created)))
+    keys.append(row.encoded)
+    places.append((len(values), len(words), row.created))
     values.extend(words)
 
 

@@ -23,14 +23,16 @@ from typing import Protocol
 
 from c2c_otel_exporters.layout import (
     HEADER_BYTES,
-    RECORD_BYTES,
+    ROW_BYTES,
     USED_AT,
     CorruptError,
     Entries,
     Entry,
     Header,
-    encode_record,
-    read_records,
+    encode_row,
+    identity,
+    read_key,
+    read_rows,
 )
 
 __all__ = ["CAPACITY", "HIDDEN_PREFIX", "SUFFIX", "FileSource", "LocalSource", "Source", "Writer", "is_alive"]
@@ -39,9 +41,10 @@ SUFFIX = ".metrics"
 HIDDEN_PREFIX = ".new-"
 
 CAPACITY = 64 * 1024 * 1024
-"""Bytes of one file, most of them never used: 300,000 series of usual size. A quarter is for values."""
+"""Bytes of one file, most of them never used: 200,000 series of usual size. A quarter is for values, an eighth for
+rows."""
 
-_CHUNK = 64 * 1024
+_CHUNK = 32 * 1024
 """Bytes reserved at a time."""
 
 
@@ -49,11 +52,15 @@ class Source(Protocol):
     """Where series and their values are read from."""
 
     def entries(self) -> Entries:
-        """The records that were added since the last call. Raises CorruptError."""
+        """The rows that were added since the last call. Raises CorruptError."""
         ...
 
-    def values(self) -> list[float]:
-        """All values of the records that `entries` has given, as they are now."""
+    def key(self, number: int) -> bytes:
+        """The key of a row, by its number among all of them. Raises CorruptError."""
+        ...
+
+    def room(self) -> int:
+        """How many values there can be."""
         ...
 
     def block(self, first: int, count: int) -> list[float]:
@@ -71,15 +78,15 @@ class Writer:
         name = uuid.uuid4().hex
         self.path = directory / f"{name}{SUFFIX}"
         hidden = directory / f"{HIDDEN_PREFIX}{name}"
-        self._records_at = HEADER_BYTES + (capacity // 4 // 4096) * 4096
-        self._capacity = capacity
+        self._rows_at = HEADER_BYTES + capacity // 4 // 4096 * 4096
+        self._keys_at = self._rows_at + capacity // 8 // 4096 * 4096
         self._lock = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._lock, capacity)
             _reserve(self._lock, 0, HEADER_BYTES)
             self._map = _map(hidden, capacity)
-            header = Header(os.getpid(), time.time_ns(), self._records_at).encode()
+            header = Header(os.getpid(), time.time_ns(), self._rows_at, self._keys_at).encode()
             self._map[: len(header)] = header
             hidden.rename(self.path)
         except BaseException:
@@ -88,50 +95,42 @@ class Writer:
             raise
         self._whole = memoryview(self._map)
         self._used = self._whole[USED_AT : USED_AT + 8].cast("Q")
-        self.values = self._whole[HEADER_BYTES : self._records_at].cast("d")
+        self.values = self._whole[HEADER_BYTES : self._rows_at].cast("d")
         """The area of values. Writing one is one machine word: nobody reads half of it."""
-        self._next_value = 0  # in doubles
-        self._next_record = self._records_at
-        self._values_end = HEADER_BYTES  # what is reserved, in bytes
-        self._records_end = self._records_at
+        self._areas = (
+            _Area(self._lock, HEADER_BYTES, self._rows_at),
+            _Area(self._lock, self._rows_at, self._keys_at),
+            _Area(self._lock, self._keys_at, capacity),
+        )
+        self._next = HEADER_BYTES, self._rows_at, self._keys_at
 
     def append(self, key: bytes, doubles: int) -> int:
         """Publish a series whose values are 0; gives the index of its first value. Raises OSError.
 
-        A signal handler may come back in here half-way: places are taken before they are filled, and a reader
-        waits at a place whose length is not there yet.
+        A signal handler may come back in here half-way: places are taken, without a call in between, before they
+        are filled, and a reader waits at a row that is not there yet.
         """
-        first, start = self._next_value, self._next_record
-        end = start + RECORD_BYTES + len(key)
-        if HEADER_BYTES + (first + doubles) * 8 > self._records_at or end > self._capacity:
-            raise OSError(errno.ENOSPC, "the metric file is full", str(self.path))
-        self._next_value, self._next_record = first + doubles, end
+        size = len(key)
+        places = value_at, row_at, key_at = self._next
+        ends = self._next = value_at + doubles * 8, row_at + ROW_BYTES, key_at + size
         try:
-            self._reserve_to(HEADER_BYTES + (first + doubles) * 8, end)
+            for area, end in zip(self._areas, ends, strict=True):
+                area.reserve(end)
         except OSError:
-            if self._next_record == end:
-                self._next_value, self._next_record = first, start
+            if self._next == ends:
+                self._next = places
             raise
-        record = encode_record((key, first, doubles, time.time_ns()))
-        self._whole[start + 4 : end] = record[4:]
-        self._whole[start : start + 4] = record[:4]
-        self._used[0] = max(self._used[0], end - self._records_at)
+        first = (value_at - HEADER_BYTES) // 8
+        row = encode_row((identity(key, doubles), first, time.time()), key_at, size)
+        self._whole[key_at : key_at + size] = key
+        self._whole[row_at : row_at + ROW_BYTES - 8] = row[:-8]
+        self._whole[row_at + ROW_BYTES - 8 : row_at + ROW_BYTES] = row[-8:]
+        self._used[0] = max(self._used[0], (row_at - self._rows_at) // ROW_BYTES + 1)
         return first
-
-    def _reserve_to(self, values_end: int, records_end: int) -> None:
-        if values_end > self._values_end:
-            self._values_end = self._grow(self._values_end, values_end, self._records_at)
-        if records_end > self._records_end:
-            self._records_end = self._grow(self._records_end, records_end, self._capacity)
-
-    def _grow(self, old: int, needed: int, limit: int) -> int:
-        new = min(max(needed, old + _CHUNK), limit)
-        _reserve(self._lock, old, new - old)
-        return new
 
     def source(self) -> FileSource:
         """A reader of this file through the same mapping; of no use after `close`."""
-        return FileSource(self._map, self._capacity)
+        return FileSource(self._map, len(self._map))
 
     def close(self) -> None:
         """Let go: what was written stays, and the process counts as dead."""
@@ -146,15 +145,32 @@ class Writer:
         self._map.close()
 
 
+class _Area:
+    """A part of the file, and up to where its space is reserved."""
+
+    def __init__(self, descriptor: int, start: int, limit: int) -> None:
+        self._descriptor = descriptor
+        self._reserved = start
+        self._limit = limit
+
+    def reserve(self, end: int) -> None:
+        """Space up to this byte, and a chunk at once. Raises OSError."""
+        if end > self._limit:
+            raise OSError(errno.ENOSPC, "the metric file is full")
+        if end > self._reserved:
+            new = min(max(end, self._reserved + _CHUNK), self._limit)
+            _reserve(self._descriptor, self._reserved, new - self._reserved)
+            self._reserved = new
+
+
 class FileSource:
     """A metric file or an archive, read while others may write it."""
 
     def __init__(self, data: mmap.mmap, size: int) -> None:
         self._map = data
         self.header = Header.decode(data[:USED_AT], size)
-        self._room = size - self.header.records_at
-        self._read = self.header.records_at
-        self._doubles = 0
+        self._size = size
+        self._read = 0
 
     @classmethod
     def open(cls, path: Path) -> FileSource:
@@ -184,15 +200,20 @@ class FileSource:
     def entries(self) -> Entries:
         with memoryview(self._map) as whole, whole[USED_AT : USED_AT + 8].cast("Q") as word:
             used = word[0]
-        if used > self._room:
+        if used == self._read:
+            return Entries(used, [], [], [])
+        if used > (self.header.keys_at - self.header.rows_at) // ROW_BYTES:
             raise CorruptError("more in use than there is")
-        end, room = self.header.records_at + used, (self.header.records_at - HEADER_BYTES) // 8
-        found, self._read = read_records(self._map, self._read, end, room)
-        self._doubles = max(self._doubles, found.end)
+        start, end = (self.header.rows_at + number * ROW_BYTES for number in (self._read, used))
+        found = read_rows(self._map[start:end], self._read)
+        self._read += len(found.identities)
         return found
 
-    def values(self) -> list[float]:
-        return self.block(0, self._doubles)
+    def key(self, number: int) -> bytes:
+        return read_key(self._map, self.header, self._size, number)
+
+    def room(self) -> int:
+        return (self.header.rows_at - HEADER_BYTES) // 8
 
     def block(self, first: int, count: int) -> list[float]:
         start = HEADER_BYTES + first * 8
@@ -210,35 +231,41 @@ class LocalSource:
 
     def __init__(self) -> None:
         self.data = array("d")
-        self._entries: list[Entry] = []
+        self._keys: list[bytes] = []
+        self._rows: list[Entry] = []
 
     def append(self, key: bytes, doubles: int) -> int:
         """As `Writer.append`; never fails."""
         first = len(self.data)
         self.data.extend([0.0] * doubles)
-        self._entries.append((key, first, doubles, time.time_ns()))
+        self._keys.append(key)
+        self._rows.append((identity(key, doubles), first, time.time()))
         return first
 
     def reader(self) -> LocalReader:
         """A new reader, which begins with the first series."""
-        return LocalReader(self.data, self._entries)
+        return LocalReader(self.data, self._keys, self._rows)
 
 
 class LocalReader:
     """Reads a `LocalSource`."""
 
-    def __init__(self, data: array[float], entries: list[Entry]) -> None:
+    def __init__(self, data: array[float], keys: list[bytes], rows: list[Entry]) -> None:
         self._data = data
-        self._all = entries
+        self._keys = keys
+        self._rows = rows
         self._read = 0
 
     def entries(self) -> Entries:
-        new = self._all[self._read :]
+        start, new = self._read, self._rows[self._read :]
         self._read += len(new)
-        return Entries(*map(list, zip(*new, strict=True))) if new else Entries([], [], [], [])
+        return Entries(start, *map(list, zip(*new, strict=True))) if new else Entries(start, [], [], [])
 
-    def values(self) -> list[float]:
-        return self._data.tolist()
+    def key(self, number: int) -> bytes:
+        return self._keys[number]
+
+    def room(self) -> int:
+        return len(self._data)
 
     def block(self, first: int, count: int) -> list[float]:
         return self._data[first : first + count].tolist()

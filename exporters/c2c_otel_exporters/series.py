@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from math import fsum, nextafter
+from math import fsum, inf, nextafter
 from operator import add
 from typing import NamedTuple
 
-from c2c_otel_exporters.layout import EXEMPLAR_WORDS, CorruptError, decode_key, encode_key, exemplar_from, width
+from c2c_otel_exporters.layout import (
+    EXEMPLAR_WORDS,
+    CorruptError,
+    decode_labels,
+    decode_metric,
+    decode_texts,
+    doubles_of,
+    encode_key,
+    exemplar_from,
+    split_key,
+    width,
+)
 from c2c_otel_exporters.mapped import Source
 from c2c_otel_exporters.model import OVERFLOW, Exemplar, Family, Kind, Labels, Metric, Sample
 
@@ -18,17 +29,16 @@ _STATS = frozenset({Kind.STAT_TIMER, Kind.STAT_COUNTER, Kind.STAT_GAUGE})
 
 
 class Group:
-    """One metric, whatever its help, and its series. ``created``: of the oldest, unix ns.
+    """One metric, whatever its help, and its series.
 
     ``doubles``: of a series in a file, ``width`` of them without an exemplar. ``summed``: the last of them is a sum.
     """
 
-    __slots__ = ("created", "doubles", "keys", "metric", "summed", "width")
+    __slots__ = ("doubles", "keys", "metric", "summed", "width")
 
     def __init__(self, metric: Metric) -> None:
         self.metric = metric
-        self.created = _NOT_YET
-        self.keys: list[Key] = []
+        self.keys: dict[Labels, Key] = {}
         self.width = width(metric)
         self.doubles = self.width + (EXEMPLAR_WORDS if metric.kind is Kind.HISTOGRAM else 0)
         self.summed = metric.kind not in _GAUGES and metric.kind not in _STATS
@@ -37,62 +47,71 @@ class Group:
 class Key:
     """One series, the same object for all sources: equal only to itself, so that a look-up costs nothing.
 
-    ``created``: when it was first seen in any of them, unix ns. ``number``: from 0 on, those of one `Keys`.
-    ``encoded``: as it was first seen.
+    ``number``: from 0 on, those of one `Keys`. ``encoded``: as it was first seen.
     """
 
-    __slots__ = ("created", "encoded", "group", "labels", "number")
+    __slots__ = ("encoded", "group", "labels", "number")
 
     def __init__(self, group: Group, encoded: bytes, labels: Labels, number: int) -> None:
         self.group = group
         self.encoded = encoded
         self.labels = labels
         self.number = number
-        self.created = _NOT_YET
 
 
-_NOT_YET = 1 << 64
+_NOT_YET = inf
 """No series is so young."""
 
 
 class Keys:
-    """Decodes each key once."""
+    """Decodes each key once. What is looked up for each series of each file is in lists, by the key's number."""
 
     def __init__(self) -> None:
-        self.known: dict[bytes, tuple[Key, int, int]] = {}
-        """The series of an encoded key, its doubles, and its doubles without an exemplar."""
-        self._keys: dict[tuple[Group, Labels], Key] = {}
+        self.known: dict[bytes, int] = {}
+        """By what identifies a series in a file; it has several where its help differs."""
+        self.all: list[Key] = []
+        self.single: list[bool] = []
+        """Whether it is one double in a file."""
+        self.created: list[float] = []
+        """When it was first seen in any of the files, unix time."""
         self._groups: dict[Metric, Group] = {}
-        """By the metric with its help, as it is in a key, and without."""
+        """By the metric without its help."""
+        self._encoded_groups: dict[bytes, Group] = {}
 
     def count(self) -> int:
         """How many series there are, and the number that the next will have."""
-        return len(self._keys)
+        return len(self.all)
 
-    def groups(self) -> Iterator[Group]:
-        """All of them, by age."""
-        return iter(sorted(set(self._groups.values()), key=lambda group: (group.created, group.metric)))
+    def groups(self) -> list[Group]:
+        """All of them, the oldest first."""
+        return sorted(self._groups.values(), key=self._age)
 
-    def add(self, encoded: bytes) -> tuple[Key, int, int]:
-        """A key that is not known, and its series if that is not either. Raises CorruptError."""
-        decoded = decode_key(encoded)
-        if isinstance(decoded, list):
-            raise CorruptError("a list of files that is not the first record")
-        metric, labels = decoded
-        group = self._groups.get(metric) or self._group(metric)
-        key = self._keys.get((group, labels))
+    def _age(self, group: Group) -> tuple[float, Metric]:
+        return min([self.created[key.number] for key in group.keys.values()], default=_NOT_YET), group.metric
+
+    def add(self, identity: bytes, encoded: bytes) -> int:
+        """A key that is not known, and its series if that is not either: its number. Raises CorruptError."""
+        metric, text = split_key(encoded)
+        group = self._encoded_groups.get(metric) or self._group(metric)
+        if doubles_of(identity) != group.doubles:
+            raise CorruptError("a series with a wrong number of values")
+        labels = decode_labels(text)
+        key = group.keys.get(labels)
         if key is None:
-            key = self._keys[group, labels] = Key(group, encoded, labels, len(self._keys))
-            group.keys.append(key)
-        found = self.known[encoded] = key, group.doubles, group.width
-        return found
+            key = group.keys[labels] = Key(group, encoded, labels, len(self.all))
+            self.all.append(key)
+            self.single.append(group.doubles == 1)
+            self.created.append(_NOT_YET)
+        self.known[identity] = key.number
+        return key.number
 
-    def _group(self, metric: Metric) -> Group:
+    def _group(self, encoded: bytes) -> Group:
+        metric = decode_metric(encoded)
         same = metric._replace(help="")
         group = self._groups.get(same)
         if group is None:
             group = self._groups[same] = Group(metric)
-        self._groups[metric] = group
+        self._encoded_groups[encoded] = group
         return group
 
 
@@ -109,6 +128,8 @@ class Layout:
         self.stats: list[tuple[Key, int, int]] = []
         self.merged: frozenset[str] = frozenset()
         """Names of the files an archive has taken in."""
+        self.end = 0
+        """How many values there are."""
         self.update()
 
     def size(self) -> int:
@@ -118,32 +139,41 @@ class Layout:
     def update(self) -> None:
         """Read what was added. Raises CorruptError.
 
-        Sixteen thousand times in a first scrape, hence no calls and no objects for counters.
+        Sixteen thousand series in a first scrape, hence no calls and no objects for counters.
         """
-        keys, firsts, widths, created = self.source.entries()
-        if keys and not widths[0]:
-            self._merged(keys.pop(0))
-            del firsts[0], widths[0], created[0]
-        add, numbers, places = self.keys.add, *self.counters
-        rows = zip(map(self.keys.known.get, keys), keys, firsts, widths, created, strict=True)
-        for found, encoded, first, doubles, since in rows:
-            key, expected, count = found or add(encoded)
-            if doubles != expected:
-                raise CorruptError("a series with a wrong number of values")
-            if since < key.created:
-                key.created = since
-                key.group.created = min(key.group.created, since)
-            if count == 1:
-                numbers.append(key.number)
+        start, identities, firsts, created = self.source.entries()
+        if not identities:
+            return
+        if start == 0 and not doubles_of(identities[0]):
+            self.merged = frozenset(decode_texts(self.source.key(0)))
+            start, identities, firsts, created = 1, identities[1:], firsts[1:], created[1:]
+        numbers = self._numbers(start, identities)
+        single, oldest, (counted, places) = self.keys.single, self.keys.created, self.counters
+        end = max(firsts, default=-1) + 1
+        for number, first, since in zip(numbers, firsts, created, strict=True):
+            if since < oldest[number]:  # noqa: PLR1730 - a call for each
+                oldest[number] = since
+            if single[number]:
+                counted.append(number)
                 places.append(first)
             else:
-                self._place(key.group).append((key, first, first + count))
+                key = self.keys.all[number]
+                self._place(key.group).append((key, first, first + key.group.width))
+                end = max(end, first + key.group.doubles)
+        if end > self.source.room():
+            raise CorruptError("values outside their area")
+        self.end = max(self.end, end)
 
-    def _merged(self, encoded: bytes) -> None:
-        names = decode_key(encoded)
-        if not isinstance(names, list):
-            raise CorruptError("a series without values")
-        self.merged = frozenset(names)
+    def _numbers(self, start: int, identities: list[bytes]) -> list[int]:
+        """Of the keys of these rows."""
+        known = self.keys.known
+        try:
+            return [*map(known.__getitem__, identities)]
+        except KeyError:
+            for at, identity in enumerate(identities):
+                if identity not in known:
+                    self.keys.add(identity, self.source.key(start + at))
+            return [*map(known.__getitem__, identities)]
 
     def _place(self, group: Group) -> list[tuple[Key, int, int]]:
         return self.sums if group.summed else self.gauges if group.metric.kind in _GAUGES else self.stats
@@ -156,7 +186,7 @@ class Row(NamedTuple):
     encoded: bytes
     metric: Metric
     labels: Labels
-    created: int
+    created: float
     values: tuple[float, ...]
     exemplar: Exemplar | None
     lost: float = 0.0
@@ -173,7 +203,7 @@ class Totals:
 
     def __init__(self, epoch: float) -> None:
         self._epoch = epoch
-        self._keys: Keys | None = None
+        self._keys = Keys()
         self._parts: list[list[float]] = []
         """By the number of a key: of a counter its values, of a distribution its sums, one of each source."""
         self._values: dict[Key, list[float]] = {}
@@ -181,7 +211,7 @@ class Totals:
 
     def add(self, layout: Layout, *, alive: bool) -> None:
         """Add what a source has now. Gauges of the dead are left out. All layouts have the same `Keys`."""
-        values = layout.source.values()
+        values = layout.source.block(0, layout.end)
         parts = self._room(layout.keys)
         for number, at in zip(*layout.counters, strict=True):
             parts[number].append(values[at])
@@ -237,11 +267,11 @@ class Totals:
     def _groups(self) -> Iterator[tuple[Group, list[Key]]]:
         """Those that have a series in a source, by age."""
         parts, values = self._parts, self._values
-        for group in self._keys.groups() if self._keys is not None else ():
+        for group in self._keys.groups():
             if group.summed:
-                keys = [key for key in group.keys if parts[key.number]]
+                keys = [key for key in group.keys.values() if parts[key.number]]
             else:
-                keys = [key for key in group.keys if key in values]
+                keys = [key for key in group.keys.values() if key in values]
             if keys:
                 yield group, keys
 
@@ -258,12 +288,12 @@ class Totals:
         return found and _exemplar(found[1], found[2])
 
     def _row(self, key: Key) -> Row:
-        values = self._values.get(key, [])
-        lost = 0.0
+        values, lost = self._values.get(key, []), 0.0
         if key.group.summed:
             total, lost = exact_sum(self._parts[key.number])
             values = [*values, total]
-        return Row(key.encoded, key.group.metric, key.labels, key.created, tuple(values), self._exemplar(key), lost)
+        created = self._keys.created[key.number]
+        return Row(key.encoded, key.group.metric, key.labels, created, tuple(values), self._exemplar(key), lost)
 
 
 _NEVER = (0.0, None, 0)

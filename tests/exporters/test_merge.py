@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from c2c_otel_exporters import archive, guard, layout, merge, stats_json
 from c2c_otel_exporters.layout import HEADER_BYTES
+from c2c_otel_exporters.mapped import FileSource
 from c2c_otel_exporters.model import OVERFLOW, Exemplar, Family, Kind, Labels, Metric
 from c2c_otel_exporters.store import Store
 
@@ -212,11 +213,12 @@ def test_histograms_of_other_bounds_and_another_help(tmp_path):
         lambda data: b"garbage" * 3000,
         lambda data: data[:4000],
         lambda data: data[: HEADER_BYTES + 8],
-        lambda data: data.replace(b"a.count", b'a.c"unt'),
+        lambda data: data.replace(b"a.other", b'a.o"her'),
         lambda data: data[:64] + b"\xff" * 8 + data[72:],
         lambda data: data[:8] + b"\x09" + data[9:],
+        lambda data: data[:8] + b"\x01" + data[9:],
     ],
-    ids=["empty", "foreign", "half a header", "no records", "bad json", "bad length", "newer version"],
+    ids=["empty", "foreign", "half a header", "no records", "bad json", "bad length", "newer version", "older version"],
 )
 def test_a_spoilt_file_is_left_out_with_one_warning(tmp_path, caplog, spoil):
     good = Store(tmp_path)
@@ -225,6 +227,7 @@ def test_a_spoilt_file_is_left_out_with_one_warning(tmp_path, caplog, spoil):
     other.mkdir()
     bad = Store(other, capacity=64 * 1024)
     bad.counter(COUNT, ()).add(5)
+    bad.counter(COUNT._replace(name="a.other"), ()).add(5)
     bad.close()
     (path,) = other.glob("*.metrics")
     for name in ("spoilt.metrics", "archive"):
@@ -533,6 +536,11 @@ def test_the_archive_reads_as_a_metric_file(tmp_path):
     data = (tmp_path / "archive").read_bytes()
     header = layout.Header.decode(data, len(data))
     assert header.generation == 1
-    records, end = layout.read_records(data, header.records_at, len(data), (header.records_at - HEADER_BYTES) // 8)
-    assert end == len(data)
-    assert list(map(layout.decode_key, records.keys)) == [[name], (COUNT, X)]
+    source = FileSource.open(tmp_path / "archive")
+    start, identities, firsts, created = source.entries()
+    assert (start, len(identities), firsts) == (0, 2, [0, 0]) and all(created)
+    assert list(map(layout.doubles_of, identities)) == [0, 1]
+    assert layout.decode_texts(source.key(0)) == [name]
+    assert layout.decode_key(source.key(1)) == (COUNT, X)
+    assert source.block(0, 1) == [3]
+    source.close()

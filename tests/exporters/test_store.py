@@ -18,7 +18,9 @@ from c2c_otel_exporters.layout import (
     HEADER_BYTES,
     CorruptError,
     decode_key,
+    decode_texts,
     encode_key,
+    encode_merged,
     exemplar_from,
     exemplar_words,
 )
@@ -436,12 +438,23 @@ names = st.text(st.characters(codec=None), max_size=20)
 )
 def test_keys_round_trip(metric, labels):
     """Whatever text: unpaired surrogates come from undecodable bytes."""
-    encoded = encode_key(metric, labels)
-    assert len(encoded) % 8 == 0
-    assert decode_key(encoded) == (metric, labels)
+    assert decode_key(encode_key(metric, labels)) == (metric, labels)
 
 
-@given(st.binary(max_size=60))
+@given(st.lists(names, max_size=4))
+def test_lists_of_files_round_trip(found):
+    assert decode_texts(encode_merged(found)) == found
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.binary(max_size=30).map(lambda data: encode_key(Metric("a", Kind.COUNTER), ())[:-2] + data),
+        st.sampled_from([b'["a"]', b'["a","b","c"]', b'"', b'["', b"[]x", b"{}", b"7", b'["a",1]', b'["\\u12"]']).map(
+            lambda labels: encode_key(Metric("a", Kind.COUNTER), ())[:-2] + labels
+        ),
+    )
+)
 def test_no_bytes_break_the_key_decoder(data):
     try:
         decode_key(data)
