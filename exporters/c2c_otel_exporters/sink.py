@@ -35,8 +35,11 @@ _Lines = tuple[Line, ...]
 _REMEMBERED = 20_000
 """Distinct measurements that are looked up and not named anew: a bound on memory, far above the series limit."""
 
-_KNOWN = 32
-"""Durations, in half milliseconds, of which a timer remembers what is done with them."""
+_KNOWN, _MOST_KNOWN = 32, 256
+"""Durations, in half milliseconds, of which a timer remembers what is done with them: so many of its own, and at most
+as long as its sink has room."""
+_ROOM = 8_192
+"""Durations past those that are each timer's own which a sink remembers: some 2 MiB."""
 
 _EXEMPLAR_EVERY = 1_000_000_000
 """Nanoseconds: a series takes an exemplar at most this often: one trace to look at is enough."""
@@ -49,6 +52,15 @@ handlers, at the beginning of a function, after a call and at a jump backwards: 
 and to write an element of a memoryview or an array calls nothing that is written in Python."""
 
 
+class _Room:
+    """How many durations the timers of a sink may still remember, together."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
 def _around(lines: _Lines) -> list[str]:
     if not lines:
         return [""]
@@ -59,9 +71,9 @@ def _around(lines: _Lines) -> list[str]:
 class Timer:
     """One timed thing. Thread-safe."""
 
-    __slots__ = ("_between", "_bounds", "_due", "_histogram", "_known", "_lines", "_quick", "_sender", "_stat")
+    __slots__ = ("_between", "_bounds", "_due", "_histogram", "_known", "_lines", "_quick", "_room", "_sender", "_stat")
 
-    def __init__(self, histogram: Histogram, lines: _Lines, sender: Sender | None, stat: Any) -> None:
+    def __init__(self, histogram: Histogram, lines: _Lines, sender: Sender | None, stat: Any, room: _Room) -> None:
         self._histogram = histogram
         self._lines = lines
         self._sender = sender
@@ -75,6 +87,7 @@ class Timer:
         """Whether `_find` knows what to do."""
         self._known: dict[int, tuple[str, int]] = {}
         """What `_find` has found."""
+        self._room = room
         self._due = 0
         """From when on an exemplar is wanted: ``time.time_ns()``."""
 
@@ -127,7 +140,11 @@ class Timer:
         if not self._quick:
             return None
         found = str(halves // 2 or 1).join(self._between), bisect_left(self._bounds, (halves + 1) // 2)
-        if len(self._known) < _KNOWN:
+        count = len(self._known)
+        if count < _KNOWN:
+            self._known[halves] = found
+        elif count < _MOST_KNOWN and self._room.left > 0:
+            self._room.left -= 1
             self._known[halves] = found
         return found
 
@@ -231,13 +248,14 @@ class Sink:
         self._sender = sender
         self._names = names
         self._stats = stats
+        self._room = _Room(_ROOM)
         self._timers: dict[Hashable, Timer] = {}
         self._counters: dict[Hashable, Counter] = {}
         self._gauges: dict[Hashable, Gauge] = {}
 
     def timer(self, namer: Namer, *args: Hashable) -> Timer:
         """The timer that ``namer(*args)`` names."""
-        return self._timers.get((namer, args)) or self._make(Timer, "ms", self._timers, namer, args)
+        return self._timers.get((namer, args)) or self._make(Timer, "ms", self._timers, namer, args, self._room)
 
     def counter(self, namer: Namer, *args: Hashable) -> Counter:
         """The counter that ``namer(*args)`` names."""
@@ -247,10 +265,11 @@ class Sink:
         """The gauge that ``namer(*args)`` names."""
         return self._gauges.get((namer, args)) or self._make(Gauge, "g", self._gauges, namer, args)
 
-    def _make(self, cls: type[_T], suffix: str, known: dict[Hashable, _T], namer: Namer, args: Any) -> _T:
+    def _make(self, cls: type[_T], suffix: str, known: dict[Hashable, _T], namer: Namer, args: Any, *more: Any) -> _T:
         series = namer(*args)
         lines = self._names.lines(series, suffix) if self._sender is not None else ()
-        made = cls(self._stored(series), lines, self._sender, self._stat(cls, series) if self._stats else None)
+        stat = self._stat(cls, series) if self._stats else None
+        made = cls(self._stored(series), lines, self._sender, stat, *more)
         if len(known) < _REMEMBERED:
             known[namer, args] = made
         return made

@@ -192,6 +192,23 @@ def test_nanoseconds_leave_an_exemplar_once_a_second() -> None:
     assert exemplars(made) == {2}
 
 
+def test_what_timers_remember_is_bounded_together_and_changes_nothing() -> None:
+    one, other = Store(None), Store(None)
+    quick, plain = Sink(one, Names("", False, {})), Sink(other, Names("", False, {}))
+    remembered = []
+    for number in range(60):
+        series = (names.timer, (f"t{number}",), ())
+        timer = quick.timer(*series)
+        for milliseconds in range(1, 301):
+            timer.observe_ns(milliseconds * 1_000_000, span(1, sampled=False), 0)
+            plain.timer(*series).observe(milliseconds / 1000)
+        remembered.append(len(timer._known))
+    assert remembered[0] == sink._MOST_KNOWN  # the first ones found room
+    assert remembered[-1] == sink._KNOWN  # and the last ones have what is theirs
+    assert sum(remembered) == len(remembered) * sink._KNOWN + sink._ROOM
+    assert families(one) == families(other)
+
+
 def test_threads_lose_no_nanosecond() -> None:
     """What is written without a lock is written by one thread at a time."""
     store = Store(None)
