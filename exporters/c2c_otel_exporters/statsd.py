@@ -45,8 +45,8 @@ __all__ = [
 ]
 
 
-_AT_ONCE = 40
-"""Entries that are looked at for one packet: as a rule it takes 20 to 40."""
+_AT_ONCE = 8
+"""Entries that are taken before their length is looked at: as a rule a packet holds 10 to 40."""
 
 
 def next_packet(queue: deque[str], max_packet: int = MAX_PACKET) -> bytes:
@@ -57,8 +57,9 @@ def next_packet(queue: deque[str], max_packet: int = MAX_PACKET) -> bytes:
     taken: list[str] = []
     take, append = queue.popleft, taken.append
     with contextlib.suppress(IndexError):
-        for _ in range(_AT_ONCE):
-            append(take())
+        while sum(map(len, taken)) + len(taken) <= max_packet:
+            for _ in range(_AT_ONCE):
+                append(take())
     ends = list(accumulate(map(len, taken)))
     # where entries end in the text, with a newline before each but the first
     fit = bisect_right([end + at for at, end in enumerate(ends)], max_packet)
