@@ -40,7 +40,7 @@ def main() -> None:
     from opentelemetry.trace import SpanKind
 
     from c2c_otel import request_id, telemetry
-    from c2c_otel._sdk_private import SPAN_KEY
+    from c2c_otel._sdk_private import SPAN_KEY, attach
     from c2c_otel.instrumentation import client, exchange, wsgi_attributes
     from c2c_otel.pending import Given
     from c2c_otel_exporters import names
@@ -60,6 +60,10 @@ def main() -> None:
     def call() -> None:
         client.finish(site, client.begin(site, lambda: tracer, inside), 300_000, inside)
 
+    def child() -> None:
+        tracer.start_current("GET", inside, SpanKind.CLIENT, given).end()
+        attach(inside)
+
     def whole() -> None:
         begun = exchange.begin(environ, lambda *_: None)
         assert begun is not None
@@ -76,7 +80,7 @@ def main() -> None:
         "request id from the trace id": lambda: request_id.from_trace_id(2**100 + 17),
         "a span by OpenTelemetry's API, 8 attributes": lambda: tracer.start_span("GET", attributes=attributes).end(),
         "a span of ours, a root": lambda: tracer.start_root("GET", SpanKind.SERVER, given, 1).end(),
-        "a span of ours, a child": lambda: tracer.start_child("GET", inside, SpanKind.CLIENT, given).end(),
+        "a span of ours, a child": child,
         "a measurement: statsd line, histogram": lambda: timer.observe_ns(3_000_000, root, 0),
         "a call of a client, but for the call": call,
         "a request without Pyramid": whole,

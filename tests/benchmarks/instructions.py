@@ -75,9 +75,12 @@ def measure(peers: Sequence[str], scenarios: Sequence[str], requests: int) -> Fi
 
 
 def _count(tool: Valgrind, worker: compare.Worker, scenario: str, requests: int, out: Path) -> float:
-    worker.ask("time", scenario, 1, compare.BLOCK)
     _control(tool, worker, "instrumentation", "on")
+    worker.ask("time", scenario, 1, compare.BLOCK)  # at the pace of what is counted
+    worker.ask("settle")
+    _control(tool, worker, "zero")
     worker.ask("time", scenario, 1, requests)
+    worker.ask("settle")  # all that these requests have left to threads, and nothing that others have
     before = set(out.parent.iterdir())
     _control(tool, worker, "dump")
     (dump,) = set(out.parent.iterdir()) - before

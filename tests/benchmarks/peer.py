@@ -27,6 +27,9 @@ class Bare:
     def quiet(self) -> None:
         """End what does something every second."""
 
+    def settle(self) -> None:
+        """Wait for what threads have still to do with the requests so far."""
+
 
 class BareInclude(Bare):
     """What the include includes, without it: pyramid_tm, cornice, an indenting JSON renderer."""

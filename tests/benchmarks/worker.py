@@ -5,6 +5,7 @@ Reads commands, one JSON list a line, and answers each with one line of JSON:
 ``["check", scenario, n]``         n requests, and what the features have to show for them
 ``["time", scenario, blocks, n]``  CPU time of each block of n requests, in us per request
 ``["quiet"]``                      no more work in the background (where a second takes as long as a minute)
+``["settle"]``                     what threads have still to do is done
 ``["end"]``                        totals of the whole life
 """
 
@@ -65,6 +66,9 @@ class Contrib(Bare):
             each().instrument(skip_dep_check=True)  # contrib has not named SQLAlchemy 2.1 yet, and works with it
         LoggingInstrumentor().instrument(set_logging_format=False)  # trace ids into each record
 
+    def settle(self) -> None:
+        self.processor.force_flush()
+
     def shown(self) -> dict[str, float]:
         import prometheus_client
 
@@ -115,6 +119,13 @@ class Ours(Bare):
         trouble = {what: count for what, count in guard.tally.items() if count}
         assert not trouble, trouble
         return {"spans": self.exporter.spans, "requests": served(text, "http_server_")}
+
+    def settle(self) -> None:
+        from c2c_otel import telemetry
+
+        parts = telemetry.get().parts
+        assert parts is not None and parts.sender.flush(60)
+        self.processor.force_flush()
 
     def quiet(self) -> None:
         from c2c_otel import telemetry
@@ -241,6 +252,10 @@ def main(name: str, redis_port: int, statsd_port: int, warm: int) -> None:
             answer = [client.block(path, count) for _ in range(blocks)]
         elif command == "quiet":
             peer.quiet()
+            gc.collect()
+            gc.freeze()  # or one of a hundred counted requests looks through all that the start has made, or none does
+        elif command == "settle":
+            peer.settle()
         elif command == "end":
             answer = {key: total - at_start[key] for key, total in peer.shown().items()}
         print(json.dumps(answer), flush=True)
