@@ -68,7 +68,8 @@ class BatchSpanProcessor(_Sdk):
     def __init__(self, span_exporter: SpanExporter, *args: Any, shutdown_seconds: float = 30.0, **kwargs: Any) -> None:
         super().__init__(_Reading(span_exporter), *args, **kwargs)
         self._shutdown_seconds = shutdown_seconds
-        self._queue, self._few = batch_queue(self)
+        self.queue, self.few = batch_queue(self)
+        """Where `Span.end` puts a span while fewer are in it: then nobody has to be told or woken up."""
 
     @property
     def span_exporter(self) -> SpanExporter:
@@ -80,12 +81,11 @@ class BatchSpanProcessor(_Sdk):
         made = span._made
         if made is not None and not made[3] & 1:
             return
-        queue = self._queue
-        if len(queue) < self._few:
-            queue.appendleft(span)
+        if len(self.queue) < self.few:
+            self.queue.appendleft(span)
         else:  # the thread has to be woken up, or something has to be said
             self._batch_processor.emit(span)
 
     def shutdown(self) -> None:
-        self._few = 0
+        self.few = 0
         self._batch_processor.shutdown(timeout_millis=int(self._shutdown_seconds * 1000))

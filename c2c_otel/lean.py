@@ -14,7 +14,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from operator import attrgetter
 from time import time_ns
 from types import MappingProxyType
@@ -76,8 +76,8 @@ class Processors(sdk.SynchronousMultiSpanProcessor):
     """Whether nobody does anything at the end of any span."""
     plain = True
     """Whether nobody does anything at the start of a span."""
-    take: Callable[[Any], None] | None = None
-    """Where an ended span goes as it is, if one batch processor of ours (`c2c_otel.batch`) is all there is."""
+    batch: Any = None
+    """The batch processor of ours (`c2c_otel.batch`) that takes ended spans as they are, if it is all there is."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # the SDK's has no annotations
@@ -105,7 +105,8 @@ class Processors(sdk.SynchronousMultiSpanProcessor):
         self.idle = not (self.ending or self.sampled)
         self.plain = not self.starting
         alone = self.sampled[0] if len(self.sampled) == 1 and not self.ending else None
-        self.take = getattr(alone, "take", None) if alone is not None and _skips_unsampled(alone) else None
+        takes = alone is not None and hasattr(alone, "take") and _skips_unsampled(alone)
+        self.batch = alone if takes else None
         self.watching_unsampled = bool(self.starting or self.ending or self.unsampled)
 
     def replace(self, old: tuple[SpanProcessor, ...], new: tuple[SpanProcessor, ...]) -> None:
@@ -466,9 +467,12 @@ class Span(sdk.Span):
             return
         self._end_time = end_time
         processors = self._shared.processors
-        take = processors.take
-        if take is not None:
-            take(self)
+        batch = processors.batch
+        if batch is not None:
+            if self._made is None and len(batch.queue) < batch.few:
+                batch.queue.appendleft(self)  # what `take` does
+            else:
+                batch.take(self)
         elif not processors.idle:
             processors.finish(self)
 

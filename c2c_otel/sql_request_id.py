@@ -80,8 +80,8 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _beginning(patches: Patches, original: _Method) -> _Method:
-    def begin(connection: Any, *args: Any) -> Any:
-        result = original(connection, *args)
+    def begin(connection: Any, transaction: Any) -> Any:
+        result = original(connection, transaction)
         if connection.dialect.name == "postgresql" and patches.active:
             try:
                 _begin(connection)
@@ -93,13 +93,13 @@ def _beginning(patches: Patches, original: _Method) -> _Method:
 
 
 def _ending(patches: Patches, original: _Method) -> _Method:
-    def end(connection: Any, *args: Any) -> Any:
+    def end(connection: Any) -> Any:
         if _has_named and patches.active and connection.dialect.name == "postgresql":
             try:
                 _end(connection)
             except Exception:
                 guard.failed("sql_request_id.end")
-        return original(connection, *args)
+        return original(connection)
 
     return end
 

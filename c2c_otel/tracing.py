@@ -200,18 +200,19 @@ class Tracer(sdk.Tracer):
         span._start_time = start_time
         return span
 
-    def start_child(self, name: str, values: Context, kind: SpanKind, attributes: Pending) -> trace_api.Span:
-        """`start_span` in the context ``values``, for what is timed often; as `start_root`."""
-        try:
-            above: Any = values[SPAN_KEY]
-            request_id = values[REQUEST_ID_KEY]
-        except KeyError:  # no request is being served
-            return self.start_span(name, values, kind, attributes)  # type: ignore[arg-type] # Pending is taken, too
-        if above.__class__ is Span:
+    def start_current(
+        self, name: str, values: Context, kind: SpanKind, attributes: Pending, inside: Context | None = None
+    ) -> trace_api.Span:
+        """A span below the current context, ``values``, that is itself current until `values` is attached again: for
+        what is timed often; as `start_root`. ``inside``: a new context that is to be the current one."""
+        span: Any = None
+        above: Any = values.get(SPAN_KEY)
+        if above.__class__ is Span and REQUEST_ID_KEY in values:  # while a request is being served
             shared = self._quick or self._may_be_quick()
             made = above._made
             if shared is not None and shared.processors.plain and (made is None or made[3] & 1):
-                span: Span = _new(Span)
+                request_id = values[REQUEST_ID_KEY]
+                span = _new(Span)
                 span._name = name
                 span._made = span._end_time = None
                 span._above = above
@@ -220,8 +221,13 @@ class Tracer(sdk.Tracer):
                 span._own = attributes
                 span._request_id = request_id if request_id.__class__ is str else None
                 span._start_time = time_ns()
-                return span
-        return self.start_span(name, values, kind, attributes)  # type: ignore[arg-type] # Pending is taken, too
+        if span is None:
+            span = self.start_span(name, values, kind, attributes)  # type: ignore[arg-type] # Pending is taken, too
+        if inside is None:
+            inside = Context(values)
+        _set_item(inside, SPAN_KEY, span)
+        attach(inside)
+        return cast(trace_api.Span, span)
 
     def _set_resource(self, resource: Resource) -> None:
         super()._set_resource(resource)

@@ -15,9 +15,10 @@ from opentelemetry.context.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 
 from c2c_otel import __version__, telemetry
-from c2c_otel._sdk_private import SPAN_KEY, attach
+from c2c_otel._sdk_private import attach
 from c2c_otel.tracing import Span as LeanSpan
 from c2c_otel.tracing import Tracer as LeanTracer
+from c2c_otel.tracing import attach_span
 from c2c_otel_exporters import guard
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALSO_SUPPRESSED",
+    "CLIENT",
     "MOST_SITES",
     "SUPPRESSED",
     "Site",
@@ -38,12 +40,13 @@ __all__ = [
     "finish",
     "is_suppressed",
     "is_suppressed_http",
+    "process",
 ]
 
 SUPPRESSED, ALSO_SUPPRESSED = _SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation"
 """One of them is in a context for which `is_suppressed` is to be asked; the second is the older one."""
-_set_item = dict.__setitem__
-_process = telemetry.get()
+CLIENT = SpanKind.CLIENT
+process = telemetry.get()
 
 Series = Callable[[str | None], tuple[Any, ...]]
 _logger = logging.getLogger("c2c_otel.instrumentation")
@@ -79,10 +82,10 @@ class Site:
         self.bound: tuple[Any, Any, Any] = (None, None, None)
 
     def bind(self, sink: SinkLike, tracers: Callable[[], Tracer | None]) -> tuple[Any, Any, Any]:
-        """That sink, its timer of calls that succeed, and the tracer; remembered as ``bound`` until the sink is
-        another one, as it is in a forked child."""
+        """That sink, its timer of calls that succeed, and what starts a span (None: there is no tracer) that is then
+        the current one. Remembered as ``bound`` until the sink is another one, as it is in a forked child."""
         timer = sink.timer(*self.series(None)) if self.series is not None else None
-        bound = self.bound = (sink, timer, tracers())
+        bound = self.bound = (sink, timer, _start(tracers()))
         return bound
 
 
@@ -92,21 +95,26 @@ MOST_SITES = 2000
 
 def begin(site: Site, tracers: Callable[[], Tracer | None], now: Context, given: Given | None = None) -> Any:
     """A span that is current until `finish` or `fail`; None where there is no tracer. ``now``: the current context."""
-    sink = _process.sink
+    # What it does is written once more where most calls are made: in redis.py and sqlalchemy.py.
     bound = site.bound
-    if bound[0] is not sink:
-        bound = site.bind(sink, tracers)
-    tracer = bound[2]
+    if bound[0] is not process.sink:
+        bound = site.bind(process.sink, tracers)
+    return bound[2](site.title, now, CLIENT, given or site.given)
+
+
+def _start(tracer: Tracer | None) -> Callable[[str, Context, SpanKind, Given], Any]:
+    """`Tracer.start_current`, of whatever tracer."""
     if tracer.__class__ is LeanTracer:
-        span = tracer.start_child(site.title, now, SpanKind.CLIENT, given or site.given)
-    elif tracer is None:
-        return None
-    else:
-        span = tracer.start_span(site.title, now, SpanKind.CLIENT, given or site.given)
-    inside = Context(now)
-    _set_item(inside, SPAN_KEY, span)
-    attach(inside)
-    return span
+        return tracer.start_current
+
+    def start(title: str, now: Context, kind: SpanKind, given: Given) -> Any:
+        if tracer is None:
+            return None
+        span = tracer.start_span(title, now, kind, given)
+        attach_span(span, now)
+        return span
+
+    return start
 
 
 def finish(site: Site, span: Any, elapsed: int, now: Context, keep: Callable[[], bool] | None = None) -> None:
@@ -126,13 +134,13 @@ def finish(site: Site, span: Any, elapsed: int, now: Context, keep: Callable[[],
         ended = started + elapsed
         if timer is not None:
             timer.observe_ns(elapsed, span, ended)
-        take = span._shared.processors.take
-        if take is None or keep is not None:
+        batch = span._shared.processors.batch
+        if batch is None or keep is not None or span._made is not None or len(batch.queue) >= batch.few:
             if keep is None or not keep():
                 span.end(ended)
         else:  # what Span.end does
             span._end_time = ended
-            take(span)
+            batch.queue.appendleft(span)
     except Exception:
         guard.failed("instrumentation.finish")
 

@@ -14,11 +14,12 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from pyramid.renderers import RendererHelper
 
-from c2c_otel._sdk_private import SPAN_KEY, attach, current
+from c2c_otel._sdk_private import attach, current
 from c2c_otel.current_request import KEY
 from c2c_otel.instrumentation.exchange import Exchange, error_type
 from c2c_otel.pending import Given
 from c2c_otel.tracing import Tracer as LeanTracer
+from c2c_otel.tracing import attach_span
 from c2c_otel_exporters import guard
 
 __all__ = ["patch", "unpatch"]
@@ -52,13 +53,11 @@ def _timed(original: Render) -> Render:
             given = _given.get(self.name or self.type) or _make_given(self.name or self.type)
             tracer = exchange.tracer
             if tracer.__class__ is LeanTracer:
-                span = tracer.start_child(given.title, context, SpanKind.INTERNAL, given)
+                span = tracer.start_current(given.title, context, SpanKind.INTERNAL, given)
             else:
                 span = tracer.start_span(given.title, context, SpanKind.INTERNAL, given)
+                attach_span(span, context)
             exchange.rendering = True
-            now = Context(context)
-            _set_item(now, SPAN_KEY, span)
-            attach(now)
         except Exception:
             guard.failed("pyramid.render")
             return original(self, value, system_values, request)
@@ -95,7 +94,6 @@ class _Given(Given):
 
 _MOST = 1000
 _given: dict[str, _Given] = {}
-_set_item = dict.__setitem__
 
 
 def _make_given(name: str) -> _Given:

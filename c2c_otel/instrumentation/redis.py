@@ -161,7 +161,7 @@ class Calls:
         """What stands for ``execute_command(*args, **options)``; the first of ``args`` is the command."""
         if self._request_hook is not None or self._response_hook is not None:
             return self._with_hooks(original)
-        patches, tracers = self.patches, self._tracked
+        patches, tracers, process = self.patches, self._tracked, client.process
 
         def execute_command(instance: Any, *args: Any, **options: Any) -> Any:
             now = current()
@@ -172,7 +172,10 @@ class Calls:
                     site = vars(instance.connection_pool)[_KEY].sites[args[0], len(args)]
                 except (AttributeError, KeyError, IndexError, TypeError):
                     site = _site(_target(instance), args)
-                span = client.begin(site, tracers, now)
+                bound = site.bound
+                if bound[0] is not process.sink:
+                    bound = site.bind(process.sink, tracers)
+                span = bound[2](site.title, now, client.CLIENT, site.given)
             except Exception:
                 guard.failed("redis.begin")
                 span = None
@@ -180,7 +183,7 @@ class Calls:
                 return original(instance, *args, **options)
             started = perf_counter_ns()
             try:
-                response = original(instance, *args, **options)
+                response = original(instance, *args, **options) if options else original(instance, *args)
             except BaseException as error:
                 client.fail(site, span, perf_counter_ns() - started, now, error, _failed)
                 raise

@@ -39,7 +39,7 @@ from requests.sessions import Session
 from requests.structures import CaseInsensitiveDict
 
 from c2c_otel import outbound, request_id, telemetry
-from c2c_otel._sdk_private import SPAN_KEY, attach, current
+from c2c_otel._sdk_private import attach, current
 from c2c_otel.instrumentation import client, requests_timeout
 from c2c_otel.instrumentation.client import ALSO_SUPPRESSED, SUPPRESSED
 from c2c_otel.instrumentation.client_headers import CapturedHeaders
@@ -48,6 +48,7 @@ from c2c_otel.patches import Patches
 from c2c_otel.pending import Given
 from c2c_otel.tracing import Span as LeanSpan
 from c2c_otel.tracing import Tracer as LeanTracer
+from c2c_otel.tracing import attach_span
 from c2c_otel_exporters import guard, names
 
 if TYPE_CHECKING:
@@ -278,10 +279,15 @@ class Hops:
             if bound[0] is not sink:
                 bound = self._bound = (sink, self._tracers())
             tracer = bound[1]
+            inside = Context(now)
+            _set_item(inside, _HOP, request)
+            _set_item(inside, _SUPPRESS_HTTP, True)  # lower layers (urllib3) make no span of their own
             if tracer.__class__ is LeanTracer and given.__class__ is Given:
-                span = tracer.start_child(kind.title, now, SpanKind.CLIENT, given)
+                span = tracer.start_current(kind.title, now, SpanKind.CLIENT, given, inside)
             else:
                 span = tracer.start_span(kind.title, now, SpanKind.CLIENT, given)
+                attach_span(span, inside)
+                inside = current()
         except Exception:
             guard.failed("requests.begin")
             return None
@@ -289,11 +295,6 @@ class Hops:
         hop.kind = kind
         hop.span = span
         hop.before = now
-        inside = Context(now)
-        _set_item(inside, SPAN_KEY, span)
-        _set_item(inside, _HOP, request)
-        _set_item(inside, _SUPPRESS_HTTP, True)  # lower layers (urllib3) make no span of their own
-        attach(inside)
         try:
             if self._request_hook is not None:
                 client.call_hook(self._request_hook, span, request)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["ROUTE", "Target", "target_of"]
+__all__ = ["ROUTE", "TARGET", "Target", "target_of"]
 
 ROUTE = "c2c_otel_route"
 """An execution option of connections: attributes that their spans have too (`c2c_otel.db.routing`)."""
 
-_KEY = "_c2c_otel_target"
+TARGET = "_c2c_otel_target"
+"""In the dictionary of an engine: its target, where all its connections have the same."""
 _ALL = "_c2c_otel_targets"
 
 _SYSTEMS = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
@@ -33,20 +34,20 @@ def target_of(connection: Any) -> Target:
     """The target of a ``sqlalchemy.engine.Connection``. It lies in the engine's dictionary, or, where the URL
     names no single server (a ``creator``, several hosts), with the driver's connection."""
     engine = connection.engine
-    target: Target | None = engine.__dict__.get(_KEY)
+    target: Target | None = engine.__dict__.get(TARGET)
     if target is not None:
         return target
     url = engine.url
     system = _system(engine.dialect)
     if url.host is None and system == "postgresql":
         info = _info(connection.connection)
-        target = info.get(_KEY)
+        target = info.get(TARGET)
         if target is None:
             asked = _asked(system, url, connection.connection)
             known: dict[Any, Target] = engine.__dict__.setdefault(_ALL, {})  # connections to one server share it
-            target = info[_KEY] = known.setdefault(asked[:4], asked)
+            target = info[TARGET] = known.setdefault(asked[:4], asked)
         return target
-    target = engine.__dict__[_KEY] = _make(system, url.database, url.host, url.port)
+    target = engine.__dict__[TARGET] = _make(system, url.database, url.host, url.port)
     return target
 
 

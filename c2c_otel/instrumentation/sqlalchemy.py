@@ -24,7 +24,7 @@ from c2c_otel import sql_profiler, sql_request_id
 from c2c_otel._sdk_private import current
 from c2c_otel.instrumentation import client, sql_events
 from c2c_otel.instrumentation.client import ALSO_SUPPRESSED, SUPPRESSED
-from c2c_otel.instrumentation.sql_target import ROUTE, Target, target_of
+from c2c_otel.instrumentation.sql_target import ROUTE, TARGET, Target, target_of
 from c2c_otel.patches import Patches
 from c2c_otel.pending import Given
 from c2c_otel_exporters import guard, names, sql
@@ -65,8 +65,8 @@ class SQLAlchemyInstrumentor(_Contrib):
         calls = Calls(client.tracers(SCOPE, kwargs.get("tracer_provider")), sql_events.commenter(**kwargs))
         self._patches = patches = calls.patches
         if all(hasattr(Connection, name) for name in _STATEMENTS):
-            for name in _STATEMENTS:
-                patches.replace(Connection, name, calls.statements)
+            patches.replace(Connection, _STATEMENTS[0], calls.statements)
+            patches.replace(Connection, _STATEMENTS[1], calls.insertions)
         else:
             guard.warn_once(
                 "sqlalchemy.events",
@@ -149,29 +149,33 @@ class Calls:
     # -- statements -------------------------------------------------------------------------------------------
 
     def statements(self, original: _Method) -> _Method:
-        """What stands for ``_exec_single_context(dialect, context, ...)`` and ``_exec_insertmany_context``."""
-        patches, tracers, commenter = self.patches, self.tracers, self._commenter
+        """What stands for ``_exec_single_context(dialect, context, statement, parameters)``."""
+        patches, tracers, commenter, process = self.patches, self.tracers, self._commenter, client.process
 
-        def execute(connection: Any, dialect: Any, context: Any, *args: Any) -> Any:
+        def execute(connection: Any, dialect: Any, context: Any, statement: Any = None, parameters: Any = None) -> Any:
             now = current()
             if not patches.active or ((SUPPRESSED in now or ALSO_SUPPRESSED in now) and client.is_suppressed(now)):
-                return original(connection, dialect, context, *args)
+                return original(connection, dialect, context, statement, parameters)
             try:
-                target = target_of(connection)
+                target = vars(connection.engine).get(TARGET) or target_of(connection)
                 if context.executemany:
                     site = Site.of(target, context.statement, len(context.parameters))
                 else:
                     site = target.sites.get(context.statement) or Site.of(target, context.statement, 0)
                 route = connection.get_execution_options().get(ROUTE)
-                span = client.begin(site, tracers, now, None if route is None else Given(site.given | route))
+                given = site.given if route is None else Given(site.given | route)
+                bound = site.bound
+                if bound[0] is not process.sink:
+                    bound = site.bind(process.sink, tracers)
+                span = bound[2](site.title, now, client.CLIENT, given)
             except Exception:
                 guard.failed("sqlalchemy.begin")
-                return original(connection, dialect, context, *args)
+                return original(connection, dialect, context, statement, parameters)
             if commenter is not None:
                 commenter(connection, context, span)
             started = perf_counter_ns()
             try:
-                result = original(connection, dialect, context, *args)
+                result = original(connection, dialect, context, statement, parameters)
             except BaseException as error:
                 client.fail(site, span, perf_counter_ns() - started, now, error, _failed)
                 raise
@@ -183,6 +187,10 @@ class Calls:
             return result
 
         return execute
+
+    def insertions(self, original: _Method) -> _Method:
+        """What stands for ``_exec_insertmany_context(dialect, context)``."""
+        return self.statements(lambda connection, dialect, context, *_: original(connection, dialect, context))
 
     def begin(self, connection: Any, context: Any) -> Call | None:
         """For who listens to events. ``context``: SQLAlchemy's execution context. None where instrumentation is
@@ -219,22 +227,22 @@ class Calls:
         patches, tracers = self.patches, self.tracers
 
         def make(original: _Method) -> _Method:
-            def end(connection: Any, *args: Any, **kwargs: Any) -> Any:
+            def end(connection: Any, *args: Any) -> Any:
                 now = current()
                 suppressed = (SUPPRESSED in now or ALSO_SUPPRESSED in now) and client.is_suppressed(now)
                 if suppressed or not patches.active or not _reaches_the_server(connection):
-                    return original(connection, *args, **kwargs)
+                    return original(connection, *args)
                 try:
-                    target = target_of(connection)
+                    target = vars(connection.engine).get(TARGET) or target_of(connection)
                     site = target.ends.get(name) or _end_site(target, name, namer)
                     route = connection.get_execution_options().get(ROUTE)
                     span = client.begin(site, tracers, now, None if route is None else Given(site.given | route))
                 except Exception:
                     guard.failed("sqlalchemy.end.begin")
-                    return original(connection, *args, **kwargs)
+                    return original(connection, *args)
                 started = perf_counter_ns()
                 try:
-                    result = original(connection, *args, **kwargs)
+                    result = original(connection, *args) if args else original(connection)
                 except BaseException as error:
                     client.fail(site, span, perf_counter_ns() - started, now, error, _failed)
                     raise
