@@ -217,8 +217,8 @@ class Span(sdk.Span):
     """The span's own context; None until somebody asks for it, of a span that is sampled for sure."""
     _own: Any
     """Attributes: a dictionary, the SDK's `BoundedAttributes`, or `Pending`; read-only after the end."""
-    _request_id: str | None
-    """One more attribute, as long as they are `Pending`."""
+    _request_id: Any
+    """One more attribute, as long as they are `Pending`, if it is text."""
 
     # In the instance dictionary, which is only made for a span that has one of these.
     _events: Any = ()
@@ -292,7 +292,7 @@ class Span(sdk.Span):
             except Exception as error:  # whoever asks, it is not their fault: the application, or an exporter's thread
                 guard.dropped("span_attribute", 1, f"attributes of a span that cannot be put together: {error!r}")
                 made = {}
-            if self._request_id is not None:
+            if type(self._request_id) is str:
                 made[ATTRIBUTE] = self._request_id
             settled = made if self._end_time is None else MappingProxyType(made)
             # No call stands between this look and the assignment.

@@ -128,7 +128,7 @@ class Profiler:
         """See `c2c_otel.sql_profiler.offer`."""
         if seconds < self.mode.min_seconds or site.operation != "SELECT":
             return False
-        key = site.target[:4], site.statement.query
+        key = site.target.server, site.statement.query
         if not _is_the_applications(context) or not self._is_due(key):
             return False
         job = _Job(span, context, seconds, self.mode.analyze)

@@ -207,11 +207,10 @@ class Tracer(sdk.Tracer):
         what is timed often; as `start_root`. ``inside``: a new context that is to be the current one."""
         span: Any = None
         above: Any = values.get(SPAN_KEY)
-        if above.__class__ is Span and REQUEST_ID_KEY in values:  # while a request is being served
+        if above.__class__ is Span:
             shared = self._quick or self._may_be_quick()
             made = above._made
             if shared is not None and shared.processors.plain and (made is None or made[3] & 1):
-                request_id = values[REQUEST_ID_KEY]
                 span = _new(Span)
                 span._name = name
                 span._made = span._end_time = None
@@ -219,7 +218,7 @@ class Tracer(sdk.Tracer):
                 span._kind = kind
                 span._shared = shared
                 span._own = attributes
-                span._request_id = request_id if request_id.__class__ is str else None
+                span._request_id = values.get(REQUEST_ID_KEY)
                 span._start_time = time_ns()
         if span is None:
             span = self.start_span(name, values, kind, attributes)  # type: ignore[arg-type] # Pending is taken, too

@@ -49,7 +49,7 @@ class Telemetry(FakeTelemetry):
 def fake(monkeypatch: Any) -> Iterator[Telemetry]:
     """A telemetry that remembers; a store in memory, and nobody logged out or refused."""
     fake = Telemetry()
-    monkeypatch.setattr("c2c_otel.telemetry.get", lambda: fake)
+    fake.put_in_place(monkeypatch)
     store = MemoryBackend()
     monkeypatch.setattr(shared, "backend", lambda: store)
     monkeypatch.setattr(shared, "_topics", {})

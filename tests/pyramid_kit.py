@@ -12,6 +12,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pyramid.config import Configurator
 
 from c2c_otel import current_request, telemetry
+from c2c_otel.instrumentation import exchange
 from c2c_otel.instrumentation.pyramid import PyramidInstrumentor
 from c2c_otel.settings import Settings
 
@@ -82,10 +83,15 @@ class FakeTelemetry:
         self.exporter.clear()
         self.sink.seen.clear()
 
+    def put_in_place(self, monkeypatch: Any) -> None:
+        """It stands for the process's own: where that is asked for, and where it is remembered."""
+        monkeypatch.setattr(telemetry, "get", lambda: self)
+        monkeypatch.setattr(exchange, "process", self)
+
 
 def install(monkeypatch: Any, settings: Settings | None = None) -> FakeTelemetry:
     fake = FakeTelemetry(settings)
-    monkeypatch.setattr(telemetry, "get", lambda: fake)
+    fake.put_in_place(monkeypatch)
     return fake
 
 

@@ -50,6 +50,7 @@ StartResponse = Callable[..., Write]
 Headers = list[tuple[str, str]]
 
 _new = object.__new__
+process = telemetry.get()
 
 
 class _Setter(Setter):
@@ -78,7 +79,6 @@ class Exchange(CurrentRequest):
         "_start_response",
         "finished",
         "in_request",
-        "process",
         "rendering",
         "running",
         "tracer",
@@ -86,7 +86,6 @@ class Exchange(CurrentRequest):
 
     finished: bool
     in_request: bool
-    process: telemetry.Telemetry
     rendering: bool
     running: bool
     tracer: Any
@@ -270,7 +269,7 @@ class Exchange(CurrentRequest):
             elif span.is_recording():
                 _describe(span, ending, None if error is None else self._failure())
         finally:
-            sink = self.process.sink
+            sink = process.sink
             bound = ending.bound
             if bound[0] is not sink:
                 bound = ending.timers(sink)
@@ -315,17 +314,15 @@ def begin(  # noqa: PLR0912, PLR0915 - for each request: one more call costs as 
         if _is_served(base):
             return None
         base = current()
-    process = telemetry.get()
     if process.sink.__class__ is UnstartedSink and process.held:
         process.release()
     parent = request_id.NOBODY
     if not request_id.brings_nothing(environ):
         parent = request_id.remote_context(environ, process.settings.trace_context)
-    method = environ["REQUEST_METHOD"]
+    name = method = environ["REQUEST_METHOD"]
     if method not in METHODS:
-        method = wsgi_attributes.OTHER
+        name, method = "HTTP", wsgi_attributes.OTHER
     tracer: Any = process.tracer(TRACER)
-    name = "HTTP" if method == wsgi_attributes.OTHER else method
     attributes: Any
     if tracer.__class__ is not LeanTracer or captured:
         attributes = wsgi_attributes.attributes(environ, method)
@@ -353,7 +350,6 @@ def begin(  # noqa: PLR0912, PLR0915 - for each request: one more call costs as 
     exchange.request_id = identity
     exchange.span = span
     exchange.tracer = tracer
-    exchange.process = process
     exchange.started = started
     exchange.request = exchange.status = exchange.error = None
     exchange.render_ns = -1

@@ -13,8 +13,9 @@ import logging
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Token
+from dataclasses import dataclass
 from time import perf_counter, perf_counter_ns
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis
 import redis.asyncio
@@ -44,6 +45,7 @@ _MAX_TEXT = 1000
 
 _COMMAND = re.compile(r"[A-Z0-9_.|-]{1,40}( [A-Z0-9_.|-]{1,40})?\Z")
 _KEY = "_c2c_otel_target"
+"""An attribute of connection pools: their `_Target`."""
 _INSTRUMENTED = "_is_instrumented_by_opentelemetry"  # contrib's mark, which its uninstrument_client looks for
 _logger = logging.getLogger("c2c_otel.instrumentation")
 
@@ -116,14 +118,15 @@ class RedisInstrumentor(_Contrib):
         setattr(client, _INSTRUMENTED, True)
 
 
-class _Target(NamedTuple):
-    """``sites``: of this server, by the command as it was given and the number of its arguments."""
+@dataclass(slots=True)
+class _Target:
+    """``sites``: of this server, by the number of arguments and the command as it was given, which is one of them."""
 
     namespace: str | None
     host: str | None
     port: int | None
     attributes: dict[str, Any]
-    sites: dict[tuple[Any, int], client.Site]
+    sites: dict[int, dict[Any, client.Site]]
 
 
 class _Call:
@@ -169,7 +172,7 @@ class Calls:
                 return original(instance, *args, **options)
             try:
                 try:
-                    site = vars(instance.connection_pool)[_KEY].sites[args[0], len(args)]
+                    site = instance.connection_pool._c2c_otel_target.sites[len(args)][args[0]]
                 except (AttributeError, KeyError, IndexError, TypeError):
                     site = _site(_target(instance), args)
                 bound = site.bound
@@ -367,8 +370,8 @@ def _site(target: _Target, args: Sequence[Any]) -> client.Site:
         return (names.redis, command, error is None, target.namespace, target.host, target.port, error)
 
     site = client.Site(command, Given(attributes), series)
-    if len(target.sites) < client.MOST_SITES:
-        target.sites[args[0], len(args)] = site
+    if sum(map(len, target.sites.values())) < client.MOST_SITES:
+        target.sites.setdefault(len(args), {})[args[0]] = site
     return site
 
 
@@ -431,9 +434,10 @@ def _target(instance: Any) -> _Target:
     pool = getattr(instance, "connection_pool", None)
     if pool is None:
         return _UNKNOWN
-    target: _Target | None = pool.__dict__.get(_KEY)
-    if target is None:
-        target = pool.__dict__[_KEY] = _described(pool)
+    target = getattr(pool, _KEY, None)
+    if not isinstance(target, _Target):
+        target = _described(pool)
+        setattr(pool, _KEY, target)
     return target
 
 

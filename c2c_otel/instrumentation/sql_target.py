@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["ROUTE", "TARGET", "Target", "target_of"]
 
@@ -10,14 +11,15 @@ ROUTE = "c2c_otel_route"
 """An execution option of connections: attributes that their spans have too (`c2c_otel.db.routing`)."""
 
 TARGET = "_c2c_otel_target"
-"""In the dictionary of an engine: its target, where all its connections have the same."""
+"""An attribute of engines: the target, where all connections of one have the same."""
 _ALL = "_c2c_otel_targets"
 
 _SYSTEMS = {"mssql": "microsoft.sql_server", "oracle": "oracle.db"}
 """SQLAlchemy's dialect names that are not the conventions' ``db.system.name``."""
 
 
-class Target(NamedTuple):
+@dataclass(slots=True)
+class Target:
     """``namespace``, ``host`` and ``port`` are None where they are not known. Copy ``attributes`` to add to it.
     ``sites`` and ``ends``: what the instrumentation remembers of statements there, and of ends of transactions."""
 
@@ -29,12 +31,17 @@ class Target(NamedTuple):
     sites: dict[Any, Any]
     ends: dict[str, Any]
 
+    @property
+    def server(self) -> tuple[str, str | None, str | None, int | None]:
+        """What tells it from others."""
+        return self.system, self.namespace, self.host, self.port
+
 
 def target_of(connection: Any) -> Target:
-    """The target of a ``sqlalchemy.engine.Connection``. It lies in the engine's dictionary, or, where the URL
+    """The target of a ``sqlalchemy.engine.Connection``. The engine keeps it, or, where the URL
     names no single server (a ``creator``, several hosts), with the driver's connection."""
     engine = connection.engine
-    target: Target | None = engine.__dict__.get(TARGET)
+    target: Target | None = getattr(engine, TARGET, None)
     if target is not None:
         return target
     url = engine.url
@@ -45,9 +52,10 @@ def target_of(connection: Any) -> Target:
         if target is None:
             asked = _asked(system, url, connection.connection)
             known: dict[Any, Target] = engine.__dict__.setdefault(_ALL, {})  # connections to one server share it
-            target = info[TARGET] = known.setdefault(asked[:4], asked)
+            target = info[TARGET] = known.setdefault(asked.server, asked)
         return target
-    target = engine.__dict__[TARGET] = _make(system, url.database, url.host, url.port)
+    target = _make(system, url.database, url.host, url.port)
+    setattr(engine, TARGET, target)
     return target
 
 

@@ -107,8 +107,7 @@ class Site(client.Site):
             attributes["db.operation.batch.size"] = batch
 
         def series(error: str | None) -> tuple[Any, ...]:
-            server = target.system, target.namespace, target.host, target.port
-            return (names.sql, *server, statement.query, operation, summary, error)
+            return (names.sql, *target.server, statement.query, operation, summary, error)
 
         super().__init__(summary or operation or target.system, Given(attributes), series)
 
@@ -157,7 +156,7 @@ class Calls:
             if not patches.active or ((SUPPRESSED in now or ALSO_SUPPRESSED in now) and client.is_suppressed(now)):
                 return original(connection, dialect, context, statement, parameters)
             try:
-                target = vars(connection.engine).get(TARGET) or target_of(connection)
+                target = getattr(connection.engine, TARGET, None) or target_of(connection)
                 if context.executemany:
                     site = Site.of(target, context.statement, len(context.parameters))
                 else:
@@ -233,7 +232,7 @@ class Calls:
                 if suppressed or not patches.active or not _reaches_the_server(connection):
                     return original(connection, *args)
                 try:
-                    target = vars(connection.engine).get(TARGET) or target_of(connection)
+                    target = getattr(connection.engine, TARGET, None) or target_of(connection)
                     site = target.ends.get(name) or _end_site(target, name, namer)
                     route = connection.get_execution_options().get(ROUTE)
                     span = client.begin(site, tracers, now, None if route is None else Given(site.given | route))
@@ -260,7 +259,7 @@ def _offer(site: Site, span: Span, context: Any, elapsed: int) -> Callable[[], b
 
 def _end_site(target: Target, name: str, namer: Callable[..., names.Series] | None) -> client.Site:
     def series(error: str | None) -> tuple[Any, ...]:
-        return (namer, target.system, target.namespace, target.host, target.port, error)
+        return (namer, *target.server, error)
 
     attributes = target.attributes | {"db.operation.name": name, "db.query.summary": name}
     site = target.ends[name] = client.Site(name, Given(attributes), None if namer is None else series)

@@ -56,10 +56,13 @@ def next_packet(queue: deque[str], max_packet: int = MAX_PACKET) -> bytes:
     """
     taken: list[str] = []
     take, append = queue.popleft, taken.append
+    size = counted = 0
     with contextlib.suppress(IndexError):
-        while sum(map(len, taken)) + len(taken) <= max_packet:
+        while size <= max_packet:
             for _ in range(_AT_ONCE):
                 append(take())
+            size += sum(map(len, taken[counted:])) + _AT_ONCE
+            counted += _AT_ONCE
     ends = list(accumulate(map(len, taken)))
     # where entries end in the text, with a newline before each but the first
     fit = bisect_right([end + at for at, end in enumerate(ends)], max_packet)

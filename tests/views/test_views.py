@@ -29,7 +29,7 @@ class Telemetry(FakeTelemetry):
 def fake(monkeypatch: Any) -> Any:
     fake = Telemetry()
     fake.accepts = []
-    monkeypatch.setattr("c2c_otel.telemetry.get", lambda: fake)
+    fake.put_in_place(monkeypatch)
     yield fake
     assert_left_nothing()
 
