@@ -8,6 +8,7 @@ measurement. A process that is known to be gunicorn's arbiter is *held*: it neve
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 import threading
@@ -186,6 +187,8 @@ class Telemetry:
         self._join()  # also where telemetry is off
 
     def _preload(self) -> None:
+        """Before an arbiter forks: what its workers can share is there, and none of them copies it in its first second,
+        as a full garbage collection does, which is due when a quarter more objects are there than after the last."""
         if self.settings.sdk_disabled:
             return
         from c2c_otel import otlp
@@ -194,6 +197,7 @@ class Telemetry:
             otlp.preload(self.settings)
         except Exception:  # the workers will say so
             guard.failed("otlp.preload")
+        gc.collect()
 
     def worker_started(self) -> None:
         """gunicorn has forked a worker. With a preloaded application it starts now, before its first request."""

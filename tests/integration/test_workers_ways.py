@@ -230,3 +230,39 @@ def test_two_services_do_not_share(udp_sink: UdpSink, otlp_receiver: OtlpReceive
         assert {dict(labels)["pid"] for labels in series(one, "pod_process_smap_pss_kb")}.isdisjoint(
             map(str, other.processes())
         )
+
+
+# -- memory -----------------------------------------------------------------------------------------------------------
+
+COLLECTIONS = """
+import gc, os
+gc.collect()  # all that is imported from here on is new
+gc.set_threshold(700, 10, 1000)  # before the fork by no chance
+from tests.apps import workers
+
+born = {}
+
+def begin():
+    born["full"] = gc.get_stats()[2]["collections"]
+    gc.set_threshold(700, 1, 1)  # as soon as there is enough that is new
+
+os.register_at_fork(after_in_child=begin)
+
+def main():
+    application = workers.main()
+    def either(environ, start_response):
+        if environ["PATH_INFO"] != "/collections":
+            return application(environ, start_response)
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [str(gc.get_stats()[2]["collections"] - born["full"]).encode()]
+    return either
+"""
+
+
+def test_preloaded_workers_share_their_memory(udp_sink: UdpSink, otlp_receiver: OtlpReceiver, tmp_path: Path) -> None:
+    """A full collection writes to every object, and so gives each worker a copy of all that it shared: 20 MiB."""
+    (tmp_path / "collections_app.py").write_text(COLLECTIONS)
+    env = environ(udp_sink, otlp_receiver, include=False)
+    with Gunicorn("collections_app:main()", "-w", "2", "--preload", env=env, cwd=tmp_path) as gunicorn:
+        send(gunicorn, range(JOBS), "/job")
+        assert {gunicorn.get("/collections").body for _ in range(10)} == {b"0"}
