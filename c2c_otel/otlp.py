@@ -106,14 +106,17 @@ def check(settings: Settings) -> None:
         list(_exporters(settings, signal))
 
 
-def preload(settings: Settings) -> None:
+def preload(settings: Settings) -> bool:
     """Import what the workers of an arbiter that preloads will export with, so that they share it: it is 20 MiB. Not
-    gRPC, which must not be there before a fork."""
+    gRPC, which must not be there before a fork. Whether there is such an exporter."""
+    found = False
     for signal in _SIGNALS:
         for name, where in _exporters(settings, signal):
             if name == _OTLP_HTTP:
                 importlib.import_module(where.partition(":")[0])
                 importlib.import_module("c2c_otel.batch")
+                found = True
+    return found
 
 
 def _exporters(settings: Settings, signal: _Signal) -> Iterator[tuple[str, str]]:

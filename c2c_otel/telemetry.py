@@ -194,10 +194,10 @@ class Telemetry:
         from c2c_otel import otlp
 
         try:
-            otlp.preload(self.settings)
+            if otlp.preload(self.settings):
+                gc.collect()
         except Exception:  # the workers will say so
             guard.failed("otlp.preload")
-        gc.collect()
 
     def worker_started(self) -> None:
         """gunicorn has forked a worker. With a preloaded application it starts now, before its first request."""
