@@ -79,13 +79,14 @@ class Site:
         self.title = title
         self.given = given
         self.series = series
-        self.bound: tuple[Any, Any, Any] = (None, None, None)
+        self.bound: tuple[Any, Any, Any, Any] = (None, None, None, None)
 
-    def bind(self, sink: SinkLike, tracers: Callable[[], Tracer | None]) -> tuple[Any, Any, Any]:
-        """That sink, its timer of calls that succeed, and what starts a span (None: there is no tracer) that is then
-        the current one. Remembered as ``bound`` until the sink is another one, as it is in a forked child."""
+    def bind(self, sink: SinkLike, tracers: Callable[[], Tracer | None]) -> tuple[Any, Any, Any, Any]:
+        """That sink, its timer of calls that succeed, what starts a span (None: there is no tracer) that is then the
+        current one, and ``tracers``. Remembered as ``bound`` until the sink is another one, as it is in a forked
+        child, or the tracers are, as after a new ``instrument()``."""
         timer = sink.timer(*self.series(None)) if self.series is not None else None
-        bound = self.bound = (sink, timer, _start(tracers()))
+        bound = self.bound = (sink, timer, _start(tracers()), tracers)
         return bound
 
 
@@ -97,7 +98,7 @@ def begin(site: Site, tracers: Callable[[], Tracer | None], now: Context, given:
     """A span that is current until `finish` or `fail`; None where there is no tracer. ``now``: the current context."""
     # What it does is written once more where most calls are made: in redis.py and sqlalchemy.py.
     bound = site.bound
-    if bound[0] is not process.sink:
+    if bound[0] is not process.sink or bound[3] is not tracers:
         bound = site.bind(process.sink, tracers)
     return bound[2](site.title, now, CLIENT, given or site.given)
 

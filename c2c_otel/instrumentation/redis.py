@@ -176,7 +176,7 @@ class Calls:
                 except (AttributeError, KeyError, IndexError, TypeError):
                     site = _site(_target(instance), args)
                 bound = site.bound
-                if bound[0] is not process.sink:
+                if bound[0] is not process.sink or bound[3] is not tracers:
                     bound = site.bind(process.sink, tracers)
                 span = bound[2](site.title, now, client.CLIENT, site.given)
             except Exception:

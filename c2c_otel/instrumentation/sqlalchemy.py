@@ -164,7 +164,7 @@ class Calls:
                 route = connection.get_execution_options().get(ROUTE)
                 given = site.given if route is None else Given(site.given | route)
                 bound = site.bound
-                if bound[0] is not process.sink:
+                if bound[0] is not process.sink or bound[3] is not tracers:
                     bound = site.bind(process.sink, tracers)
                 span = bound[2](site.title, now, client.CLIENT, given)
             except Exception:

@@ -13,6 +13,9 @@ import redis.asyncio
 from opentelemetry import trace
 from opentelemetry.instrumentation.redis import RedisInstrumentor as Contrib
 from opentelemetry.instrumentation.utils import suppress_instrumentation
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from c2c_otel.instrumentation import redis as ours
@@ -40,6 +43,17 @@ def client(redis_server: Redis) -> Iterator[redis.Redis]:
 
 def names(captured: Captured) -> list[str]:
     return [span.name for span in captured.spans]
+
+
+def test_instrumented_again_with_another_provider(client: redis.Redis, c2c_telemetry: Captured) -> None:
+    """What is remembered of a command, with its pool, is no reason to go on with the first one."""
+    for _ in range(2):
+        exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        RedisInstrumentor().instrument(tracer_provider=provider)
+        client.get("key")
+        RedisInstrumentor().uninstrument()
+        assert [span.name for span in exporter.get_finished_spans()] == ["GET"]
 
 
 def test_command(client: redis.Redis, redis_server: Redis, captured: Captured) -> None:

@@ -228,16 +228,18 @@ def test_a_failure_of_ours_does_not_break_the_statement(
 
 
 def test_tracer_provider(engine: sa.Engine, c2c_telemetry: Captured) -> None:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    SQLAlchemyInstrumentor().instrument(tracer_provider=provider)
-    try:
-        with engine.begin() as connection:
-            connection.execute(sa.text("SELECT 1"))
-    finally:
-        SQLAlchemyInstrumentor().uninstrument()
-    assert [span.name for span in exporter.get_finished_spans()] == ["SELECT", "COMMIT"]
+    """And another one the second time: what is remembered of a statement, with its engine, does not keep the first."""
+    for _ in range(2):
+        exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        SQLAlchemyInstrumentor().instrument(tracer_provider=provider)
+        try:
+            with engine.begin() as connection:
+                connection.execute(sa.text("SELECT 1"))
+        finally:
+            SQLAlchemyInstrumentor().uninstrument()
+        assert [span.name for span in exporter.get_finished_spans()] == ["SELECT", "COMMIT"]
     assert c2c_telemetry.spans == []
     assert "sql.commit" in c2c_telemetry.statsd_names()
 
