@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import re
 import threading
@@ -297,7 +298,7 @@ def test_other_databases_have_no_plan(
 ) -> None:
     profiler = on()
     target = instrumentation.target_of
-    monkeypatch.setattr(instrumentation, "target_of", lambda c: target(c)._replace(system="mysql"))
+    monkeypatch.setattr(instrumentation, "target_of", lambda c: dataclasses.replace(target(c), system="mysql"))
     with sqlite.connect() as connection:
         connection.execute(sa.text("SELECT 1"))
     assert plans(captured, profiler) == ["no plan: the profiler does not know mysql"]
