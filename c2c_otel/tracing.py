@@ -52,7 +52,16 @@ from c2c_otel.pending import Pending
 from c2c_otel.request_id import ATTRIBUTE, REQUEST_ID_KEY
 from c2c_otel_exporters import guard
 
-__all__ = ["CurrentSpan", "FastIdGenerator", "Span", "Tracer", "TracerProvider", "attach_span", "detach"]
+__all__ = [
+    "CurrentSpan",
+    "FastIdGenerator",
+    "Span",
+    "Tracer",
+    "TracerProvider",
+    "attach_span",
+    "detach",
+    "start_current",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,6 +78,23 @@ def attach_span(span: trace_api.Span, context: Context | None = None) -> Token[C
     now = Context(current() if context is None else context)
     _set_item(now, SPAN_KEY, span)
     return attach(now)
+
+
+def start_current(
+    tracer: trace_api.Tracer,
+    name: str,
+    values: Context,
+    kind: SpanKind,
+    attributes: types.Attributes,
+    inside: Context | None = None,
+) -> trace_api.Span:
+    """`Tracer.start_current`, by a tracer of any kind."""
+    span = tracer.start_span(name, values, kind, attributes)
+    if inside is None:
+        inside = Context(values)
+    _set_item(inside, SPAN_KEY, span)
+    attach(inside)
+    return span
 
 
 def _make_ids() -> None:
@@ -205,13 +231,12 @@ class Tracer(sdk.Tracer):
     ) -> trace_api.Span:
         """A span below the current context, ``values``, that is itself current until `values` is attached again: for
         what is timed often; as `start_root`. ``inside``: a new context that is to be the current one."""
-        span: Any = None
         above: Any = values.get(SPAN_KEY)
         if above.__class__ is Span:
             shared = self._quick or self._may_be_quick()
             made = above._made
             if shared is not None and shared.processors.plain and (made is None or made[3] & 1):
-                span = _new(Span)
+                span: Span = _new(Span)
                 span._name = name
                 span._made = span._end_time = None
                 span._above = above
@@ -220,13 +245,12 @@ class Tracer(sdk.Tracer):
                 span._own = attributes
                 span._request_id = values.get(REQUEST_ID_KEY)
                 span._start_time = time_ns()
-        if span is None:
-            span = self.start_span(name, values, kind, attributes)  # type: ignore[arg-type] # Pending is taken, too
-        if inside is None:
-            inside = Context(values)
-        _set_item(inside, SPAN_KEY, span)
-        attach(inside)
-        return cast(trace_api.Span, span)
+                if inside is None:
+                    inside = Context(values)
+                _set_item(inside, SPAN_KEY, span)
+                attach(inside)
+                return span
+        return start_current(self, name, values, kind, attributes, inside)  # type: ignore[arg-type] # Pending is taken, too
 
     def _set_resource(self, resource: Resource) -> None:
         super()._set_resource(resource)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from time import time_ns
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,7 +19,7 @@ from c2c_otel import __version__, telemetry
 from c2c_otel._sdk_private import attach
 from c2c_otel.tracing import Span as LeanSpan
 from c2c_otel.tracing import Tracer as LeanTracer
-from c2c_otel.tracing import attach_span
+from c2c_otel.tracing import start_current
 from c2c_otel_exporters import guard
 
 if TYPE_CHECKING:
@@ -107,15 +108,7 @@ def _start(tracer: Tracer | None) -> Callable[[str, Context, SpanKind, Given], A
     """`Tracer.start_current`, of whatever tracer."""
     if tracer.__class__ is LeanTracer:
         return tracer.start_current
-
-    def start(title: str, now: Context, kind: SpanKind, given: Given) -> Any:
-        if tracer is None:
-            return None
-        span = tracer.start_span(title, now, kind, given)
-        attach_span(span, now)
-        return span
-
-    return start
+    return (lambda *_: None) if tracer is None else partial(start_current, tracer)
 
 
 def finish(site: Site, span: Any, elapsed: int, now: Context, keep: Callable[[], bool] | None = None) -> None:

@@ -19,7 +19,7 @@ from c2c_otel.current_request import KEY
 from c2c_otel.instrumentation.exchange import Exchange, error_type
 from c2c_otel.pending import Given
 from c2c_otel.tracing import Tracer as LeanTracer
-from c2c_otel.tracing import attach_span
+from c2c_otel.tracing import start_current
 from c2c_otel_exporters import guard
 
 __all__ = ["patch", "unpatch"]
@@ -55,8 +55,7 @@ def _timed(original: Render) -> Render:
             if tracer.__class__ is LeanTracer:
                 span = tracer.start_current(given.title, context, SpanKind.INTERNAL, given)
             else:
-                span = tracer.start_span(given.title, context, SpanKind.INTERNAL, given)
-                attach_span(span, context)
+                span = start_current(tracer, given.title, context, SpanKind.INTERNAL, given)
             exchange.rendering = True
         except Exception:
             guard.failed("pyramid.render")

@@ -44,8 +44,6 @@ _MAX_TEXT = 1000
 """Characters of ``db.query.text``; a pipeline of thousands of commands is cut."""
 
 _COMMAND = re.compile(r"[A-Z0-9_.|-]{1,40}( [A-Z0-9_.|-]{1,40})?\Z")
-_KEY = "_c2c_otel_target"
-"""An attribute of connection pools: their `_Target`."""
 _INSTRUMENTED = "_is_instrumented_by_opentelemetry"  # contrib's mark, which its uninstrument_client looks for
 _logger = logging.getLogger("c2c_otel.instrumentation")
 
@@ -430,14 +428,14 @@ def _is_transaction(pipeline: Any) -> bool:
 
 
 def _target(instance: Any) -> _Target:
-    """The server, remembered with the connection pool. A cluster client has no pool of its own."""
+    """The server, an attribute of the connection pool from then on. A cluster client has no pool of its own."""
     pool = getattr(instance, "connection_pool", None)
     if pool is None:
         return _UNKNOWN
-    target = getattr(pool, _KEY, None)
+    target = getattr(pool, "_c2c_otel_target", None)
     if not isinstance(target, _Target):
         target = _described(pool)
-        setattr(pool, _KEY, target)
+        pool._c2c_otel_target = target
     return target
 
 

@@ -48,7 +48,7 @@ from c2c_otel.patches import Patches
 from c2c_otel.pending import Given
 from c2c_otel.tracing import Span as LeanSpan
 from c2c_otel.tracing import Tracer as LeanTracer
-from c2c_otel.tracing import attach_span
+from c2c_otel.tracing import start_current
 from c2c_otel_exporters import guard, names
 
 if TYPE_CHECKING:
@@ -285,9 +285,7 @@ class Hops:
             if tracer.__class__ is LeanTracer and given.__class__ is Given:
                 span = tracer.start_current(kind.title, now, SpanKind.CLIENT, given, inside)
             else:
-                span = tracer.start_span(kind.title, now, SpanKind.CLIENT, given)
-                attach_span(span, inside)
-                inside = current()
+                span = start_current(tracer, kind.title, now, SpanKind.CLIENT, given, inside)
         except Exception:
             guard.failed("requests.begin")
             return None

@@ -115,7 +115,7 @@ def main() -> Any:
 
         config.registry.engine = sqlalchemy.create_engine(url)
     for name, path, view in (
-        ("work", "/work/{number}", work),
+        ("work", "/number/{number}", work),
         ("job", "/job", job),
         ("gauge", "/gauge/{value}", gauge),
     ):

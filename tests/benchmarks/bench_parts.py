@@ -57,8 +57,11 @@ def main() -> None:
     timer = process.sink.timer(names.route, "GET", "json", "/json", 200, "http", None)
     site = client.Site("GET", given, lambda error: (names.redis, "GET", error is None, "0", "localhost", 6379, error))
 
+    def tracers() -> Any:
+        return tracer
+
     def call() -> None:
-        client.finish(site, client.begin(site, lambda: tracer, inside), 300_000, inside)
+        client.finish(site, client.begin(site, tracers, inside), 300_000, inside)
 
     def child() -> None:
         tracer.start_current("GET", inside, SpanKind.CLIENT, given).end()

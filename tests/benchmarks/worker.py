@@ -4,7 +4,8 @@ Reads commands, one JSON list a line, and answers each with one line of JSON:
 
 ``["check", scenario, n]``         n requests, and what the features have to show for them
 ``["time", scenario, blocks, n]``  CPU time of each block of n requests, in us per request
-``["quiet"]``                      no more work in the background (where a second takes as long as a minute)
+``["quiet"]``                      no more work in the background (where a second takes as long as a minute), and what
+                                   the start has made is not looked through for garbage any more
 ``["settle"]``                     what threads have still to do is done
 ``["end"]``                        totals of the whole life
 """

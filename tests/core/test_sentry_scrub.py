@@ -169,7 +169,7 @@ def test_secrets_are_found_among_settings() -> None:
         "AWS_SECRET_ACCESS_KEY": "aws-key",
         "API_KEY": "key",  # too short to be told from a flag
         "TOKEN_FILE": "/run/token",
-        "HOME": "/root/secret",
+        "HOME": "/home/secret",
         "secret.number": 3,
     }
     assert set(scrub.secrets_of(values)) == {"p%40ssw0rd", "p@ssw0rd", "long enough", "aws-key"}

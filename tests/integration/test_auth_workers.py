@@ -91,7 +91,7 @@ def test_a_login_holds_in_every_worker_and_after_a_restart(tmp_path: Any) -> Non
 def test_a_reset_reaches_every_worker() -> None:
     with service() as gunicorn:
         for number in range(20):
-            gunicorn.get(f"/work/{number}")
+            gunicorn.get(f"/number/{number}")
         assert b"work/19" in gunicorn.get("/c2c/stats.json").body
         assert gunicorn.get("/c2c/stats.json?reset=1").status == 403
         assert b"work/19" in gunicorn.get("/c2c/stats.json?reset=1", KEY).body
@@ -110,7 +110,7 @@ def in_every_way(gunicorn: Gunicorn) -> list[Answer]:
     for path in (
         PATH,
         "/c2c/debug/error?status=500",
-        "/work/1",
+        "/number/1",
         "/job",
         "/nowhere",
         "/c2c",

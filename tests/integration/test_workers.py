@@ -80,7 +80,7 @@ def test_300_requests_with_a_kill_and_recycling(
 
 def _send_and_kill(gunicorn: Gunicorn, sink: UdpSink) -> tuple[list[Sent], int]:
     """All requests, and which worker was killed on the way, with requests in flight."""
-    sent = send(gunicorn, range(BEFORE), "/work/{}", headers=headers, threads=SENDERS)
+    sent = send(gunicorn, range(BEFORE), "/number/{}", headers=headers, threads=SENDERS)
     assert all(one.answer is not None for one in sent)  # recycling alone breaks no connection
     sink.wait_for(lambda lines: len(_worked(lines)) == BEFORE)
     sink.wait_for(lambda lines: _routes(lines) == BEFORE)
@@ -102,7 +102,7 @@ def _send_and_kill(gunicorn: Gunicorn, sink: UdpSink) -> tuple[list[Sent], int]:
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    sent += send(gunicorn, range(BEFORE, REQUESTS), "/work/{}", headers=headers, threads=SENDERS, seen=seen)
+    sent += send(gunicorn, range(BEFORE, REQUESTS), "/number/{}", headers=headers, threads=SENDERS, seen=seen)
     killer.join(30)
     assert victim and victim[0] not in gunicorn.worker_pids()
     return sent, victim[0]
@@ -154,7 +154,7 @@ def _check_metrics(final: dict[tuple[str, str], float], sent: list[Sent], killed
 
 
 def _of_work(name: str, labels: str) -> bool:
-    return "http_server" not in name or 'http_route="/work/{number}"' in labels
+    return "http_server" not in name or 'http_route="/number/{number}"' in labels
 
 
 def _check_statsd(sink: UdpSink, answered: list[Sent], killed: int) -> int:
@@ -201,7 +201,7 @@ def _check_all_workers_agree(gunicorn: Gunicorn, log: Path) -> None:
             {
                 (name, labels): number
                 for (name, labels), number in growing.items()
-                if "/work/" in labels or "work/" in labels or name.startswith(("http_client", "db_client"))
+                if "/number/" in labels or "work/" in labels or name.startswith(("http_client", "db_client"))
             }
         )
     assert len(totals[0]) > REQUESTS
