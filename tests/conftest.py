@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,19 @@ def nothing_left() -> Iterator[None]:
         telemetry.get()._renew()
     if guard is not None:
         guard.reset()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_stays_instrumented() -> Iterator[None]:
+    """An application that includes c2c_otel instruments its process for good: the next file's tests begin without."""
+    yield
+    from c2c_otel import distro
+
+    for name in distro._instrumented:
+        _, module, cls = distro.INSTRUMENTORS[name]
+        ours = getattr(import_module(module), cls)
+        if ours().is_instrumented_by_opentelemetry:
+            ours().uninstrument()
+        ours.__base__._is_instrumented_by_opentelemetry = False
+    distro._instrumented.clear()
+    distro._hooked.difference_update(distro.INSTRUMENTORS)

@@ -47,8 +47,6 @@ def names(captured: Captured) -> list[str]:
 
 def test_instrumented_again_with_another_provider(client: redis.Redis, c2c_telemetry: Captured) -> None:
     """What is remembered of a command, with its pool, is no reason to go on with the first one."""
-    if RedisInstrumentor().is_instrumented_by_opentelemetry:  # by an earlier test, as a whole process
-        RedisInstrumentor().uninstrument()
     for _ in range(2):
         exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(exporter))
